@@ -1,0 +1,51 @@
+"""How the documentation is built: `python -m sphinx -W docs docs/_build`, examples run with `-D plot_gallery=1`."""
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+project = "noisefilter"
+author = copyright = "the noisefilter developers"
+release = version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "auto_examples/*.ipynb"]
+html_theme = "pydata_sphinx_theme"
+html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_prev_next": False}
+html_show_sourcelink = False
+
+# The public names are those of `__all__`, wherever they are defined.
+autosummary_ignore_module_all = False
+autosummary_imported_members = True
+autodoc_typehints = "none"  # numpydoc docstrings say more than the annotations
+numpydoc_show_class_members = False
+myst_heading_anchors = 3
+suppress_warnings = ["myst.xref_missing"]  # relative links of included files, right on the repository's pages
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": r"\.py$",
+    "plot_gallery": "False",  # they train networks: minutes, not seconds
+    "download_all_examples": False,
+    "show_memory": False,
+}
+
+
+def skip_inherited_from_elsewhere(app, what, name, member, skip, options):
+    """Show only what the library defines: scikit-learn and skorch document their own methods."""
+    member = getattr(member, "fget", member)
+    return skip or not getattr(member, "__module__", "noisefilter").startswith("noisefilter")
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", skip_inherited_from_elsewhere)
