@@ -1,5 +1,6 @@
-"""How the documentation is built: `python -m sphinx -W docs docs/_build`, examples run with `-D plot_gallery=1`."""
+"""How the documentation is built: `sphinx-build -W docs docs/_build`; `-D plot_gallery=1` runs the examples."""
 
+import inspect
 import tomllib
 from pathlib import Path
 
@@ -44,7 +45,9 @@ sphinx_gallery_conf = {
 def skip_inherited_from_elsewhere(app, what, name, member, skip, options):
     """Show only what the library defines: scikit-learn and skorch document their own methods."""
     member = getattr(member, "fget", member)
-    return skip or not getattr(member, "__module__", "noisefilter").startswith("noisefilter")
+    if skip or inspect.isbuiltin(member) or inspect.ismethoddescriptor(member):
+        return True
+    return not (getattr(member, "__module__", None) or "noisefilter").startswith("noisefilter")
 
 
 def setup(app):

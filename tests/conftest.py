@@ -34,7 +34,7 @@ def blobs() -> Noisy:
 
 @pytest.fixture
 def images() -> Noisy:
-    """120 grey images (8 x 8, values 0 to 1), bright in the left or in the right half; 12 labels are wrong."""
+    """120 grey images (8 x 8, 0 to 1), bright in the left or in the right half; 12 labels are wrong."""
     rng = np.random.default_rng(0)
     truth = np.arange(120) % 2
     X = rng.uniform(0, 0.4, size=(120, 8, 8)).astype(np.float32)
