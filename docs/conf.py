@@ -1,4 +1,4 @@
-"""How the documentation is built: `sphinx-build -W docs docs/_build`; `-D plot_gallery=1` runs the examples."""
+"""How the documentation is built: `sphinx-build -W docs docs/_build`; `-D plot_gallery=1` runs examples."""
 
 import inspect
 import tomllib
