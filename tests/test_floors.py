@@ -16,7 +16,7 @@ FLOORS = (
     {"base", "handover"},
     {"filters"},
     {"trainers"},
-    {"compose", "datasets", "audit", "cli"},
+    {"compose", "datasets", "audit", "cli", "__main__"},
 )
 ENGINE = 1
 ENGINE_PACKAGES = {
