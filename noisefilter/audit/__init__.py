@@ -1,0 +1,1 @@
+"""What an audit leaves behind: files, and a summary in the terminal."""

@@ -1,0 +1,52 @@
+"""The command line: which commands there are. Each lives in the room whose work it does."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["main"]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 when all went well, 2 for bad input, 130 for Ctrl-C.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        The arguments; by default those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot show must not end the audit
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app = build_app()
+    except ModuleNotFoundError as missing:
+        if missing.name not in ("rich", "typer"):
+            raise
+        print(f'The command line needs {missing.name}: pip install "noisefilter[audit]"', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    app(args=args, prog_name="noisefilter")
+
+
+def build_app() -> typer.Typer:
+    """Return the application; importing what it is made of takes a moment."""
+    import typer
+
+    from noisefilter.audit.command import audit
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+    app.callback()(_about)  # with a callback, one command alone keeps its name
+    app.command()(audit)
+    return app
+
+
+def _about() -> None:
+    """Find wrong labels in a data set."""
