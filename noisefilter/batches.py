@@ -1,0 +1,154 @@
+"""Rows by index: arrays kept on the device whole, memory maps and Datasets read lazily.
+
+A batch is an index. Images lie channels-last in memory and are seen as (b, c, h, w), which is how
+convolutions are fastest on both CPUs and GPUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_SMALLEST_BATCH = 8  # batch normalization on fewer rows does more harm than good
+
+
+class Rows(Protocol):
+    """What the engine reads: a number of rows of one shape, taken by index."""
+
+    shape: tuple[int, ...]
+    device: torch.device
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return rows (b, *shape) on the device."""
+        ...
+
+
+class ArrayRows:
+    """Rows that lie in one tensor on the device.
+
+    Parameters
+    ----------
+    data : (n, ...) Tensor
+        With ``images=True`` of shape (n, height, width, channels), else taken as they are.
+    images : bool
+        Whether rows are pictures, to be seen as (channels, height, width).
+    """
+
+    def __init__(self, data: Tensor, images: bool = False):
+        self.data = data
+        self.images = images
+        self.device = data.device
+        shape = tuple(data.shape[1:])
+        self.shape = (shape[2], *shape[:2]) if images else shape
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.data)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return rows (b, *shape)."""
+        rows = self.data[index]
+        return rows.permute(0, 3, 1, 2) if self.images else rows
+
+
+class LazyRows:
+    """Rows of a memory map or a map-style Dataset, read only when a batch asks for them.
+
+    Parameters
+    ----------
+    read : callable
+        Takes an integer array of b row numbers and returns their (b, ...) array.
+    n : int
+        Number of rows.
+    images : bool
+        Whether ``read`` returns (b, height, width, channels).
+    device : torch.device
+        Where batches go.
+    """
+
+    def __init__(self, read: Callable[[NDArray[np.int64]], NDArray[Any]], n: int, images: bool, device: torch.device):
+        self.read = read
+        self.n = n
+        self.images = images
+        self.device = device
+        shape = tuple(read(np.zeros(1, dtype=np.int64)).shape[1:])
+        self.shape = (shape[2], *shape[:2]) if images else shape
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.n
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return rows (b, *shape)."""
+        rows = torch.from_numpy(np.ascontiguousarray(self.read(index.cpu().numpy()))).to(self.device)
+        return rows.permute(0, 3, 1, 2) if self.images else rows
+
+
+class PickedRows:
+    """Some rows of other rows, repeats allowed: how planted probes join a training without a copy of the data."""
+
+    def __init__(self, rows: Rows, index: Tensor):
+        self.rows = rows
+        self.index = index
+        self.shape = rows.shape
+        self.device = rows.device
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.index)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return rows (b, *shape)."""
+        return self.rows.take(self.index[index])
+
+
+def choose_device(device: str) -> torch.device:
+    """``"auto"`` is the first CUDA device where there is one, else the CPU; any other name is torch's own."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def in_order(rows: Rows, batch_size: int) -> Iterator[Tensor]:
+    """Yield the row numbers of ``rows`` in order, ``batch_size`` at a time."""
+    yield from torch.arange(len(rows), device=rows.device).split(batch_size)
+
+
+def shuffled(n: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Return the batches of one epoch in random order.
+
+    A last batch of fewer than 8 rows joins the one before it, because batch normalization fails on
+    one row and misleads on a few.
+    """
+    batches = torch.randperm(n, generator=generator, device=generator.device).split(batch_size)
+    if len(batches) > 1 and len(batches[-1]) < min(_SMALLEST_BATCH, batch_size):
+        batches = (*batches[:-2], torch.cat(batches[-2:]))
+    return batches
+
+
+def count_batches(n: int, batch_size: int) -> int:
+    """Return how many batches :func:`shuffled` gives."""
+    whole, rest = divmod(n, batch_size)
+    return max(1, whole + (rest >= min(_SMALLEST_BATCH, batch_size)))
+
+
+def statistics(rows: Rows, batch_size: int = 4096) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation in float64, per column of (d,) rows, per channel of images.
+
+    Two passes: squares of large offsets would eat the digits of a one-pass variance.
+    """
+    axes = (0, 2, 3) if len(rows.shape) == 3 else (0,)
+    count = len(rows) * (rows.shape[1] * rows.shape[2] if len(rows.shape) == 3 else 1)
+    mean = sum(rows.take(i).double().sum(axes) for i in in_order(rows, batch_size)) / count
+    wide = mean[:, None, None] if len(rows.shape) == 3 else mean
+    variance = sum((rows.take(i).double() - wide).square().sum(axes) for i in in_order(rows, batch_size)) / count
+    return torch.as_tensor(mean), torch.as_tensor(variance).sqrt()

@@ -1,0 +1,453 @@
+"""Net: a skorch classifier that trains fast on arrays and writes down what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.utils import check_random_state
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+
+from noisefilter.augment import Augment
+from noisefilter.batches import ArrayRows, Rows, count_batches, in_order, shuffled, statistics
+from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
+from noisefilter.progress import Progress
+
+_EVAL_BATCH = 1000
+_BATCH_VERBS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+
+
+@contextmanager
+def local_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators inside the block, and leave them as they were behind it.
+
+    Weight initialization and dropout can draw from nowhere else. A module of the user's may use
+    numpy's global generator, so that one is held still too.
+    """
+    numpy_state = np.random.get_state()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - restored below
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+
+
+class Recorded(NamedTuple):
+    """What one training saw of its rows, in row order; fields that were not asked for are ``None``.
+
+    The shapes are those of :class:`noisefilter.Signals`.
+    """
+
+    losses: NDArray[np.float32] | None
+    margins: NDArray[np.float32] | None
+    predictions: NDArray[np.int32] | None
+    mean_probs: NDArray[np.float32] | None
+    learning_rates: NDArray[np.float64]
+
+
+class Recorder:
+    """Collects per-row signals from the training pass itself, which costs next to nothing.
+
+    Parameters
+    ----------
+    fields : collection of str
+        Of ``losses``, ``margins``, ``predictions``, ``mean_probs``.
+    n, n_classes, n_epochs : int
+        Sizes. ``mean_probs`` averages over the epochs from ``n_epochs // 2`` on.
+    device : torch.device
+        Where the records lie while training runs: no epoch waits for a transfer.
+    """
+
+    FIELDS = ("losses", "margins", "predictions", "mean_probs")
+
+    def __init__(self, fields: tuple[str, ...], n: int, n_classes: int, n_epochs: int, device: torch.device):
+        if unknown := set(fields) - set(self.FIELDS):
+            raise ParameterError(f"record must name some of {self.FIELDS}, got {sorted(unknown)}.")
+        self.start = n_epochs // 2
+        self.epoch = 0
+        self.rates: list[float] = []
+
+        def per_epoch(name: str, dtype: torch.dtype) -> Tensor | None:
+            return torch.zeros((n_epochs, n), dtype=dtype, device=device) if name in fields else None
+
+        self.losses = per_epoch("losses", torch.float32)
+        self.margins = per_epoch("margins", torch.float32)
+        self.predictions = per_epoch("predictions", torch.int32)
+        self.prob_sum = torch.zeros((n, n_classes), device=device) if "mean_probs" in fields else None
+
+    def wants(self, epoch: int) -> bool:
+        """Whether anything is recorded in this epoch."""
+        per_epoch = self.losses is not None or self.margins is not None or self.predictions is not None
+        return per_epoch or (self.prob_sum is not None and epoch >= self.start)
+
+    def batch(self, index: Tensor, probs: Tensor, logits: Tensor, codes: Tensor, losses: Tensor | None) -> None:
+        """Record one batch of detached outputs: probabilities and logits (b, K), losses (b,)."""
+        if self.losses is not None and losses is not None:
+            self.losses[self.epoch, index] = losses.float()
+        if self.margins is not None:
+            given = logits.gather(1, codes[:, None])
+            others = logits.scatter(1, codes[:, None], -torch.inf)
+            self.margins[self.epoch, index] = (given[:, 0] - others.amax(1)).float()
+        if self.predictions is not None:
+            self.predictions[self.epoch, index] = logits.argmax(1).int()
+        if self.prob_sum is not None and self.epoch >= self.start:
+            self.prob_sum[index] += probs
+
+    def end_epoch(self, learning_rate: float) -> None:
+        """Close the epoch."""
+        self.epoch += 1
+        self.rates.append(learning_rate)
+
+    def result(self) -> Recorded:
+        """Return everything as numpy arrays."""
+        means = None if self.prob_sum is None else self.prob_sum / max(1, self.epoch - self.start)
+        values = [None if v is None else v.cpu().numpy() for v in (self.losses, self.margins, self.predictions, means)]
+        return Recorded(values[0], values[1], values[2], values[3], np.array(self.rates))
+
+
+class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
+    """A skorch ``NeuralNetClassifier`` with a fast loop over arrays and a record of every row.
+
+    Everything skorch's parameters say still holds; what differs: rows that fit stay on the device
+    and a batch is an index, per-batch callbacks run only if a callback overrides those verbs, all
+    randomness is local, nothing is held out for validation, and a loss that is not finite is an
+    error. ``X`` may be any array or a :class:`noisefilter.batches.Rows`; ``y`` are class numbers.
+
+    Parameters
+    ----------
+    module : type of torch.nn.Module
+        As in skorch, with ``module__...`` arguments.
+    augment : callable, optional
+        ``augment(batch, generator) -> batch``, applied in training only.
+    objective : {"cross_entropy", "mixup"}, default="cross_entropy"
+        ``"cross_entropy"`` is the plain objective with whatever ``criterion`` is given;
+        ``"mixup"`` mixes rows and objectives of a batch (Zhang et al., 2018).
+    mixup_alpha : float, default=1.0
+        Beta(alpha, alpha) parameter of mixup, greater than 0.
+    lr_drops : tuple of float, default=()
+        Shares of the training, in (0, 1), after which the learning rate is divided.
+    lr_drop_factor : float, default=5
+        What it is divided by.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        ``"auto"`` trains in bfloat16 on CUDA, and on a CPU with bfloat16 instructions if the module
+        says it is faster there (``cpu_bfloat16 = True``); elsewhere in float32. Inference uses
+        bfloat16 only after it has ranked 1,000 rows as float32 does (Spearman >= 0.999).
+    feature_layer : str, optional
+        Name of the submodule whose input are the features; the last linear layer by default.
+    record : tuple of str, default=()
+        Per-row signals to record in training: ``"losses"``, ``"margins"``, ``"predictions"``,
+        ``"mean_probs"``. With ``"mixup"``, where no training output belongs to one row, they come
+        from an evaluation pass after each epoch that needs them.
+    random_state : int, RandomState or None, default=None
+        Seeds weights, order, augmentation, mixup and dropout.
+
+    Attributes
+    ----------
+    recorded_ : Recorded
+        What ``record`` asked for, as arrays in row order.
+    """
+
+    def __init__(
+        self,
+        module: type[nn.Module],
+        *args: Any,
+        criterion: Any = nn.CrossEntropyLoss,
+        train_split: Any = None,
+        max_epochs: int = 30,
+        lr: float = 0.05,
+        augment: Augment | None = None,
+        objective: str = "cross_entropy",
+        mixup_alpha: float = 1.0,
+        lr_drops: tuple[float, ...] = (),
+        lr_drop_factor: float = 5.0,
+        precision: str = "auto",
+        feature_layer: str | None = None,
+        record: tuple[str, ...] = (),
+        random_state: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            module, *args, criterion=criterion, train_split=train_split, max_epochs=max_epochs, lr=lr, **kwargs
+        )
+        self.augment = augment
+        self.objective = objective
+        self.mixup_alpha = mixup_alpha
+        self.lr_drops = lr_drops
+        self.lr_drop_factor = lr_drop_factor
+        self.precision = precision
+        self.feature_layer = feature_layer
+        self.record = record
+        self.random_state = random_state
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
+        return []  # skorch's defaults time, score and print every epoch; the progress bar does that here
+
+    def initialize(self) -> Net:
+        """Initialize everything, from ``random_state`` alone."""
+        if self.objective not in ("cross_entropy", "mixup"):
+            raise ParameterError(f"objective must be 'cross_entropy' or 'mixup', got {self.objective!r}.")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ParameterError(f"precision must be 'auto', 'float32' or 'bfloat16', got {self.precision!r}.")
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with local_seed(self.seed_, torch.device(self.device)):
+            super().initialize()
+        self.bfloat16_inference_: bool | None = None
+        return self
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Net:  # noqa: N803
+        """Train from new weights."""
+        self.initialize()
+        return self.partial_fit(X, y, **fit_params)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Net:  # noqa: N803
+        """Train from the weights at hand. Unlike skorch's, an interrupt is not taken for the end."""
+        if fit_params:
+            raise ParameterError(f"Net.fit must be called with X and y only, got {sorted(fit_params)}.")
+        if not self.initialized_:
+            self.initialize()
+        rows = self._rows(X)
+        codes = torch.as_tensor(np.asarray(y), device=rows.device)
+        if len(rows) != len(codes):
+            raise InputError(f"X and y must have the same length, got {len(rows)} and {len(codes)}.")
+        self.classes_inferred_ = np.unique(np.asarray(y)) if classes is None else np.asarray(classes)
+        self.notify("on_train_begin", X=rows, y=codes)
+        with local_seed(self.seed_, rows.device):
+            self._train(rows, codes.long() if not codes.is_floating_point() else codes)
+        self.notify("on_train_end", X=rows, y=codes)
+        return self
+
+    def _rows(self, X: Any) -> Rows:  # noqa: N803
+        if hasattr(X, "take") and hasattr(X, "shape") and hasattr(X, "device") and not isinstance(X, Tensor | np.ndarray):
+            rows: Rows = X
+            return rows
+        x = torch.as_tensor(X)
+        return ArrayRows((x.float() if x.dtype == torch.float64 else x).to(self.device))
+
+    def _train(self, rows: Rows, codes: Tensor) -> None:
+        if hasattr(self.module_, "standardize"):
+            self.module_.standardize.set(*statistics(rows))
+        self.module_.to(memory_format=torch.channels_last)
+        generator = torch.Generator(rows.device).manual_seed(self.seed_)
+        recorder: Recorder | None = None
+        n_steps = self.max_epochs * count_batches(len(rows), self.batch_size)
+        watched = {verb for verb in _BATCH_VERBS for _, cb in self.callbacks_ if _overrides(cb, verb)}
+        drops = {int(share * self.max_epochs) for share in self.lr_drops}
+        with Progress(f"training {self.max_epochs} epochs on {len(rows):,} rows", n_steps, self.verbose > 0) as bar:
+            for epoch in range(self.max_epochs):
+                if epoch in drops:
+                    self._divide_learning_rate()
+                self.notify("on_epoch_begin", dataset_train=(rows, codes), dataset_valid=None)
+                total = torch.zeros((), device=rows.device)
+                self.module_.train()
+                for index in shuffled(len(rows), self.batch_size, generator):
+                    loss, output = self._step(rows, codes, index, generator, watched)
+                    if self.record and recorder is None:
+                        recorder = Recorder(self.record, len(rows), output.shape[1], self.max_epochs, rows.device)
+                    if recorder is not None and recorder.wants(epoch) and self.objective != "mixup":
+                        self._record(recorder, index, output, codes)
+                    total += loss * len(index)
+                    bar.step()
+                self._end_epoch(total / len(rows), recorder, rows, codes, epoch)
+        if recorder is not None:
+            self.recorded_ = recorder.result()
+
+    def _step(
+        self, rows: Rows, codes: Tensor, index: Tensor, generator: torch.Generator, watched: set[str]
+    ) -> tuple[Tensor, Tensor]:
+        """One update; returns the detached loss and output."""
+        x, target = rows.take(index), codes[index]
+        if "on_batch_begin" in watched:
+            self.notify("on_batch_begin", batch=(x, target), training=True)
+        if self.augment is not None:
+            x = self.augment(x, generator)
+        if self.objective == "mixup":
+            x, objective = self._mixup(x, target, generator)
+        else:
+            objective = self._plain(target)
+        for name in self._optimizers:
+            getattr(self, name + "_").zero_grad(set_to_none=True)
+        with self._autocast(self._half_training()):
+            output = _first(self.module_(x))
+        output = output.float()
+        loss = objective(output)
+        loss.backward()
+        if "on_grad_computed" in watched:
+            self.notify("on_grad_computed", named_parameters=self.module_.named_parameters(), X=x, y=target)
+        for name in self._optimizers:
+            getattr(self, name + "_").step()
+        loss, output = loss.detach(), output.detach()
+        if "on_batch_end" in watched:
+            self.history.new_batch()
+            self.history.record_batch("train_loss", float(loss))
+            self.notify("on_batch_end", batch=(x, target), training=True, loss=loss, y_pred=output)
+        return loss, output
+
+    def _plain(self, target: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda output: self.get_loss(output, target, training=True)
+
+    def _mixup(
+        self, x: Tensor, target: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Mix the batch with a permutation of itself, and the objectives with the same weight."""
+        alpha = torch.full((2,), self.mixup_alpha, dtype=torch.float64)
+        weight = float(torch._sample_dirichlet(alpha, generator=_on_cpu(generator))[0])  # Beta = Dirichlet of two
+        order = torch.randperm(len(x), generator=generator, device=generator.device)
+        x = x if x.is_floating_point() else x.float()
+        mixed = torch.lerp(x[order], x, weight)
+
+        def objective(output: Tensor) -> Tensor:
+            own = self.get_loss(output, target, training=True)
+            other = self.get_loss(output, target[order], training=True)
+            return weight * own + (1 - weight) * other
+
+        return mixed, objective
+
+    def _record(self, recorder: Recorder, index: Tensor, output: Tensor, codes: Tensor) -> None:
+        target = codes[index]
+        losses = self._row_losses(output, target) if recorder.losses is not None else None
+        probs = self._probs(output) if recorder.prob_sum is not None else output
+        recorder.batch(index, probs, output, target, losses)
+
+    def _row_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """Loss of every row by the net's own criterion."""
+        reduction = getattr(self.criterion_, "reduction", None)
+        if reduction is None:
+            raise ParameterError(f"criterion must have a reduction to record losses, got {self.criterion!r}.")
+        self.criterion_.reduction = "none"
+        try:
+            losses: Tensor = self.get_loss(output, target, training=False)
+        finally:
+            self.criterion_.reduction = reduction
+        return losses
+
+    def _end_epoch(
+        self, loss: Tensor, recorder: Recorder | None, rows: Rows, codes: Tensor, epoch: int
+    ) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingDivergedError(
+                f"The training loss must stay finite, got {float(loss)} in epoch {epoch + 1}. "
+                "A smaller lr= usually helps."
+            )
+        rate = self.optimizer_.param_groups[0]["lr"] if hasattr(self, "optimizer_") else float("nan")
+        if recorder is not None:
+            if self.objective == "mixup" and recorder.wants(epoch):
+                with self.evaluating():
+                    for index in in_order(rows, _EVAL_BATCH):
+                        self._record(recorder, index, self.outputs(rows.take(index)), codes)
+            recorder.end_epoch(rate)
+        self.history.record("train_loss", float(loss))
+        self.history.record("event_lr", rate)
+        self.notify("on_epoch_end", dataset_train=(rows, codes), dataset_valid=None)
+
+    def _divide_learning_rate(self) -> None:
+        for name in self._optimizers:
+            for group in getattr(self, name + "_").param_groups:
+                group["lr"] /= self.lr_drop_factor
+
+    def _autocast(self, half: bool) -> AbstractContextManager[Any]:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16) if half else nullcontext()
+
+    def _half_training(self) -> bool:
+        if self.precision != "auto":
+            return self.precision == "bfloat16"
+        if torch.device(self.device).type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        return getattr(self.module_, "cpu_bfloat16", False) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode without gradients, and training mode again behind it."""
+        training = self.module_.training
+        self.module_.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self.module_.train(training)
+
+    def outputs(self, x: Tensor, half: bool = False) -> Tensor:
+        """Return what the module gives for a batch, in float32."""
+        with self._autocast(half):
+            return _first(self.module_(x)).float()
+
+    def _probs(self, output: Tensor) -> Tensor:
+        """Probabilities from the module's output, as skorch's ``predict_nonlinearity`` has it."""
+        probs: Tensor = self._get_predict_nonlinearity()(output)
+        return probs
+
+    def predict_batch(self, x: Tensor) -> Tensor:
+        """Return probabilities (b, K) of a batch in evaluation mode."""
+        with self.evaluating():
+            return self._probs(self.outputs(x, half=bool(self.bfloat16_inference_)))
+
+    def _choose_inference(self, rows: Rows) -> None:
+        """Allow bfloat16 for inference if it ranks rows as float32 does."""
+        self.bfloat16_inference_ = False
+        if not self._half_training():
+            return
+        x = rows.take(torch.arange(min(len(rows), 1000), device=rows.device))
+        with self.evaluating():
+            exact, fast = (self._probs(self.outputs(x, half)).amax(1).cpu().numpy() for half in (False, True))
+        if len(exact) > 2 and np.ptp(exact) > 0:
+            self.bfloat16_inference_ = bool(spearmanr(exact, fast).statistic >= 0.999)
+
+    def evaluate(self, X: Any, features: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:  # noqa: N803
+        """Return probabilities (n, K) and, if asked for, features (n, d), from one evaluation pass."""
+        rows = self._rows(X)
+        if self.bfloat16_inference_ is None:
+            self._choose_inference(rows)
+        caught: list[Tensor] = []
+        hook = self._hook_features(caught) if features else None
+        probs, kept = [], []
+        try:
+            for index in in_order(rows, _EVAL_BATCH):
+                probs.append(self.predict_batch(rows.take(index)).cpu())
+                kept += [c.flatten(1).float().cpu() for c in caught]
+                caught.clear()
+        finally:
+            if hook is not None:
+                hook.remove()
+        return torch.cat(probs).numpy(), torch.cat(kept).numpy() if features else None
+
+    def _hook_features(self, caught: list[Tensor]) -> Any:
+        if self.feature_layer is not None:
+            layer = dict(self.module_.named_modules()).get(self.feature_layer)
+        else:
+            layer = next((m for m in reversed(list(self.module_.modules())) if isinstance(m, nn.Linear)), None)
+        if layer is None:
+            raise ParameterError(
+                f"feature_layer must name a submodule of {type(self.module_).__name__}, got {self.feature_layer!r}. "
+                "A network without a linear layer needs it, or features= in fit."
+            )
+        return layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
+        """Return probabilities (n, K)."""
+        return self.evaluate(X)[0]
+
+
+def _overrides(callback: Callback, verb: str) -> bool:
+    return getattr(type(callback), verb) is not getattr(Callback, verb)
+
+
+def _first(output: Any) -> Tensor:
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
+
+
+def _on_cpu(generator: torch.Generator) -> torch.Generator:
+    """Return a CPU generator that continues ``generator`` (the Dirichlet sampler has none for CUDA)."""
+    if generator.device.type == "cpu":
+        return generator
+    return torch.Generator().manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator, device="cuda")))

@@ -1,0 +1,284 @@
+"""Signals, what training told us about each row, and Verdict, the judgement every filter gives.
+
+Both are frozen and hold plain numpy arrays in the row order of ``X``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from noisefilter.errors import InputError, MissingSignalError, ParameterError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLEAN, ID_NOISE, OOD_NOISE = 0, 1, 2
+PARTITION_NAMES = ("clean", "wrong label", "out of distribution")
+
+# Fields by the axes they have, so that one loop can validate and reorder all of them.
+_PER_ROW = {"probs": 0, "mean_probs": 0, "path_probs": 0, "teacher_probs": 0, "features": 0, "neighbors": 0,
+            "losses": 1, "margins": 1, "predictions": 1, "view_probs": 1}  # fmt: skip
+_PER_CLASS = ("probs", "mean_probs", "path_probs", "teacher_probs", "view_probs", "probe_probs")
+_CLASS_VALUED = ("predictions", "probe_codes")
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """What training told us about each row; a field nobody asked for is ``None``.
+
+    Columns of probabilities stand in the order of the sorted classes of ``y``, and class numbers
+    (``predictions``, ``probe_codes``) count in that order too.
+
+    Parameters
+    ----------
+    losses : (E, n) array, optional
+        Loss of every row against its given label, per epoch.
+    margins : (E, n) array, optional
+        Logit of the given label minus the largest other logit, per epoch.
+    predictions : (E, n) int array, optional
+        Predicted class per epoch.
+    learning_rates : (E,) array, optional
+        Learning rate of each epoch.
+    probs : (n, K) array, optional
+        Probabilities of the trained network in evaluation mode.
+    mean_probs : (n, K) array, optional
+        Probabilities averaged over the second half of the epochs.
+    path_probs : (n, K) array, optional
+        Mean probabilities along the paths to the nearest neighbors (INN).
+    teacher_probs : (n, K) array, optional
+        Probabilities of the mean teacher.
+    view_probs : (2, n, K) array, optional
+        Probabilities of two augmented views.
+    features : (n, d) array, optional
+        Input of the last linear layer, or an embedding from anywhere.
+    neighbors : (n, L) int array, optional
+        Row numbers of the nearest rows, the row itself excluded.
+    probe_probs : (m, K) array, optional
+        Probabilities of the planted probes, of the kind the filter scores.
+    probe_codes : (m,) int array, optional
+        The wrong class each probe was given.
+    probe_rows : (m,) int array, optional
+        The row each probe is a copy of.
+    """
+
+    losses: NDArray[Any] | None = None
+    margins: NDArray[Any] | None = None
+    predictions: NDArray[Any] | None = None
+    learning_rates: NDArray[Any] | None = None
+    probs: NDArray[Any] | None = None
+    mean_probs: NDArray[Any] | None = None
+    path_probs: NDArray[Any] | None = None
+    teacher_probs: NDArray[Any] | None = None
+    view_probs: NDArray[Any] | None = None
+    features: NDArray[Any] | None = None
+    neighbors: NDArray[Any] | None = None
+    probe_probs: NDArray[Any] | None = None
+    probe_codes: NDArray[Any] | None = None
+    probe_rows: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Turn what came into arrays and check that they speak of the same rows."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                object.__setattr__(self, field.name, np.asarray(value))
+        sizes = {name: getattr(self, name).shape[axis] for name, axis in _PER_ROW.items() if self.has(name)}
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"The signals must all have the same number of rows, got {sizes}.")
+
+    def has(self, *names: str) -> bool:
+        """Whether every named field was recorded."""
+        return all(getattr(self, name) is not None for name in names)
+
+    def require(self, *names: str) -> tuple[NDArray[Any], ...]:
+        """Return the named fields.
+
+        Raises
+        ------
+        MissingSignalError
+            If one was not recorded; the message names it and how to record it.
+        """
+        for name in names:
+            if not self.has(name):
+                raise MissingSignalError(
+                    f"signals.{name} must be recorded for this filter, got None. Let the filter train by "
+                    f"fit(X, y), or pass {name}= to Signals."
+                )
+        return tuple(getattr(self, name) for name in names)
+
+    def check(self, n_samples: int, n_classes: int) -> None:
+        """Raise InputError unless the fields fit ``n_samples`` rows and ``n_classes`` classes, finite."""
+        for name, axis in _PER_ROW.items():
+            if self.has(name) and getattr(self, name).shape[axis] != n_samples:
+                raise InputError(
+                    f"signals.{name} must have one entry for each of the {n_samples} labels, "
+                    f"got {getattr(self, name).shape[axis]}."
+                )
+        for name in _PER_CLASS:
+            if self.has(name) and getattr(self, name).shape[-1] != n_classes:
+                raise InputError(
+                    f"signals.{name} must have one column for each of the {n_classes} classes in y, "
+                    f"got {getattr(self, name).shape[-1]}."
+                )
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not np.isfinite(value).all():
+                raise InputError(f"signals.{field.name} must be finite, got NaN or infinity.")
+
+    def with_class_order(self, order: NDArray[np.intp]) -> Signals:
+        """Return the same signals with class ``order[k]`` as number ``k``."""
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        changed = {name: getattr(self, name)[..., order] for name in _PER_CLASS if self.has(name)}
+        changed |= {name: rank[getattr(self, name)] for name in _CLASS_VALUED if self.has(name)}
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Verdict:
+    """The judgement of every row, the same for every filter and trainer.
+
+    Parameters
+    ----------
+    labels : (n,) array
+        The labels as they were given.
+    classes : (K,) array
+        Sorted classes.
+    scores : (n,) float array
+        Finite; higher means more likely clean, in every method.
+    partition : (n,) int8 array
+        ``CLEAN`` (0), ``ID_NOISE`` (1: the row belongs to another class) or ``OOD_NOISE`` (2: to no class).
+    alternatives : (n,) array
+        The best label other than the given one, for every row, in the dtype of ``labels``.
+    threshold : float, optional
+        Rows with a score of at least this are clean, where the method decides by one threshold.
+    clean_proba : (n,) array, optional
+        Estimated probability that the label is right.
+    open_set : bool, default=False
+        Whether rows of no class were looked for. If not, every rejected row is ``ID_NOISE``.
+    estimated_noise_rate : float, default=nan
+        Estimated share of wrong labels; need not equal :attr:`noise_rate`, the share judged not clean.
+    transition_matrix : (K, K) array, optional
+        Estimate of P(given label j | true label i).
+    method : str, default=""
+        Which method judged.
+    """
+
+    labels: NDArray[Any]
+    classes: NDArray[Any]
+    scores: NDArray[np.float64]
+    partition: NDArray[np.int8]
+    alternatives: NDArray[Any]
+    threshold: float | None = None
+    clean_proba: NDArray[np.float64] | None = None
+    open_set: bool = False
+    estimated_noise_rate: float = float("nan")
+    transition_matrix: NDArray[np.float64] | None = None
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the arrays and make them read-only."""
+        scores = np.asarray(self.scores, dtype=np.float64)
+        if scores.ndim != 1 or not np.isfinite(scores).all():
+            raise InputError("scores must be a finite 1-D array, got NaN, infinity or another shape.")
+        arrays: dict[str, Any] = {
+            "labels": np.asarray(self.labels), "classes": np.asarray(self.classes), "scores": scores,
+            "partition": np.asarray(self.partition, dtype=np.int8), "alternatives": np.asarray(self.alternatives),
+        }  # fmt: skip
+        for name in ("clean_proba", "transition_matrix"):
+            value = getattr(self, name)
+            arrays[name] = None if value is None else np.asarray(value, dtype=np.float64)
+        for name, value in arrays.items():
+            if value is not None:
+                value = value.view()
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
+        for name in ("labels", "partition", "alternatives"):
+            if len(arrays[name]) != len(scores):
+                raise InputError(f"{name} must have one entry per score ({len(scores)}), got {len(arrays[name])}.")
+        if not np.isin(self.partition, (CLEAN, ID_NOISE, OOD_NOISE)).all():
+            raise InputError("partition must hold 0 (clean), 1 (wrong label) or 2 (out of distribution) only.")
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.scores)
+
+    def __repr__(self) -> str:
+        """Summarize in one line."""
+        flagged = int((~self.clean_mask).sum())
+        text = f"Verdict: {flagged} of {len(self)} labels judged wrong ({self.noise_rate:.1%})"
+        if np.isfinite(self.estimated_noise_rate):
+            text += f", estimated noise rate {self.estimated_noise_rate:.1%}"
+        return text + (f", by {self.method}" if self.method else "")
+
+    @property
+    def clean_mask(self) -> NDArray[np.bool_]:
+        """(n,) rows judged clean."""
+        return np.asarray(self.partition == CLEAN)
+
+    @property
+    def id_mask(self) -> NDArray[np.bool_]:
+        """(n,) rows that belong to another class than their label says."""
+        return np.asarray(self.partition == ID_NOISE)
+
+    @property
+    def ood_mask(self) -> NDArray[np.bool_]:
+        """(n,) rows that belong to none of the classes."""
+        return np.asarray(self.partition == OOD_NOISE)
+
+    @property
+    def noise_rate(self) -> float:
+        """Share of rows judged not clean."""
+        return float(np.mean(self.partition != CLEAN))
+
+    @property
+    def suggested_labels(self) -> NDArray[Any]:
+        """(n,) the given label on clean and OOD rows, the best other label on ID rows."""
+        return np.where(self.id_mask, self.alternatives, self.labels).astype(self.labels.dtype, copy=False)
+
+    def with_threshold(self, threshold: float) -> Verdict:
+        """Decide again: rows that score at least ``threshold`` are clean. Nothing is trained again.
+
+        Rows that were out of distribution stay so if they are rejected again.
+        """
+        if not np.isfinite(threshold):
+            raise ParameterError(f"threshold must be a finite number, got {threshold!r}.")
+        return self._redecided(self.scores >= threshold, float(threshold))
+
+    def keep(self, fraction: float) -> Verdict:
+        """Decide again: the ``round(fraction * n)`` best scores are clean, ties in row order.
+
+        Parameters
+        ----------
+        fraction : float
+            In [0, 1].
+        """
+        if not 0 <= fraction <= 1:
+            raise ParameterError(f"fraction must be in [0, 1], got {fraction!r}.")
+        best = np.argsort(-self.scores, kind="stable")[: round(fraction * len(self))]
+        clean = np.zeros(len(self), dtype=bool)
+        clean[best] = True
+        return self._redecided(clean, None)
+
+    def _redecided(self, clean: NDArray[np.bool_], threshold: float | None) -> Verdict:
+        rejected = np.where(self.ood_mask, OOD_NOISE, ID_NOISE)
+        partition = np.where(clean, CLEAN, rejected).astype(np.int8)
+        return replace(self, partition=partition, threshold=threshold)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per label: label, score, clean_proba (where there is one), verdict, suggested_label.
+
+        Needs pandas.
+        """
+        import pandas as pd
+
+        columns: dict[str, ArrayLike] = {"label": self.labels, "score": self.scores}
+        if self.clean_proba is not None:
+            columns["clean_proba"] = self.clean_proba
+        columns["verdict"] = pd.Categorical.from_codes(self.partition, categories=list(PARTITION_NAMES))
+        columns["suggested_label"] = self.suggested_labels
+        return pd.DataFrame(columns)
