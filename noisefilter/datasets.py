@@ -155,20 +155,16 @@ def load_npz(path: str | os.PathLike[str], *, x_key: str = "X", y_key: str = "y"
         lengths differ.
     """
     path = Path(path)
+    if not zipfile.is_zipfile(path):
+        found = "a file of another format, or cut short" if path.exists() else "no such file"
+        raise InputError(f"{str(path)!r} must be an .npz archive, got {found}.")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{str(path)!r} must be an .npz archive, got a single array.")
-            X, y = (
-                _array(archive, key, option, path) for key, option in ((x_key, "x_key"), (y_key, "y_key"))
-            )
+            X, y = _array(archive, x_key, "x_key", path), _array(archive, y_key, "y_key", path)
     except InputError:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = (
-            "no such file" if isinstance(error, FileNotFoundError) else f"{error}".splitlines()[0].rstrip(".")
-        )
-        raise InputError(f"{str(path)!r} must be a readable .npz file, got an error: {reason}.") from error
+        raise InputError(f"{str(path)!r} must be a sound .npz archive, got an error: {error}.") from error
     if X.ndim < 2 or y.ndim != 1 or len(X) != len(y):
         raise InputError(
             f"{x_key} and {y_key} in {str(path)!r} must be rows and as many labels, got the shapes {X.shape} "
