@@ -27,9 +27,10 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         app = build_app()
     except ModuleNotFoundError as missing:
-        if missing.name not in ("rich", "typer"):
+        package = (missing.name or "").partition(".")[0]
+        if package not in ("rich", "typer"):
             raise
-        print(f'The command line needs {missing.name}: pip install "noisefilter[audit]"', file=sys.stderr)
+        print(f'The command line needs {package}: pip install "noisefilter[audit]"', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -88,6 +88,7 @@ def show(source: Source, verdict: Verdict, seconds: float, written: Path) -> Non
     facts = summarize(verdict)
     overview = Table(show_header=False, box=None)
     overview.add_column(style="bold")
+    overview.add_column(overflow="fold")
     for name, value in _overview(source, verdict, facts):
         overview.add_row(name, _text(value))
     overview.add_row("seconds", f"{seconds:.1f}")
@@ -154,7 +155,8 @@ def _show_suspects(console: Console, source: Source, verdict: Verdict, suspects:
 
 
 def _show_rows(console: Console, title: str, header: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> None:
-    table = Table(title=title, title_justify="left")
+    console.print(Text(title, style="bold"))
+    table = Table()
     for name in header:
         table.add_column(name, overflow="fold", justify="left" if name == "file" else "right")
     for row in rows:

@@ -1,0 +1,421 @@
+"""The command line: what it prints, writes and refuses. Most tests put a cheap filter in the place of INN."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import types
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+from noisefilter.audit.terminal import printable
+from noisefilter.cli import build_app, main
+from noisefilter.errors import InputError, InputTypeError, TrainingDivergedError
+from noisefilter.verdict import ID_NOISE, Verdict
+
+CHILD = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONWARNINGS": "ignore"}
+
+
+class CentroidScorer:
+    """Stands in for INNScorer: a label is right when its class has the nearest mean."""
+
+    made: list["CentroidScorer"] = []  # noqa: RUF012
+    error: BaseException | None = None
+
+    def __init__(self, **settings):
+        self.settings = settings
+        self.made.append(self)
+
+    def fit(self, X, y):
+        if self.error is not None:
+            raise self.error
+        rows = X.reshape(len(X), -1).astype(float)
+        self.X, self.y = X, y
+        classes, codes = np.unique(y, return_inverse=True)
+        means = np.stack([rows[codes == code].mean(axis=0) for code in range(len(classes))])
+        distances = ((rows[:, None] - means) ** 2).sum(axis=-1)
+        own = distances[np.arange(len(y)), codes].copy()
+        distances[np.arange(len(y)), codes] = np.inf
+        scores = distances.min(axis=1) - own
+        self.verdict_ = Verdict(
+            labels=y,
+            classes=classes,
+            scores=scores,
+            partition=np.where(scores < 0, ID_NOISE, 0),
+            alternatives=classes[distances.argmin(axis=1)],
+            estimated_noise_rate=0.125,
+            method="centroids",
+        )
+        return self
+
+
+@pytest.fixture(autouse=True)
+def scorer(monkeypatch):
+    stand_in = type("StandIn", (CentroidScorer,), {"made": []})
+    module = types.ModuleType("noisefilter.filters.inn")
+    module.INNScorer = stand_in
+    monkeypatch.setitem(sys.modules, "noisefilter.filters.inn", module)
+    monkeypatch.setenv("COLUMNS", "100")
+    return stand_in
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line; return its exit code, what it printed and what it complained about."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Forty dark and bright photos; one of each is in the wrong folder."""
+    rng = np.random.default_rng(0)
+    for row in range(40):
+        bright = row % 2
+        folder = tmp_path / "photos" / ("bright" if bright ^ (row < 2) else "dark")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(120 * bright, 120 * bright + 100, (20 + row, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{row:02}.png")
+    return tmp_path / "photos"
+
+
+def table(out):
+    with open(out / "verdict.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def tree(root):
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
+
+
+def fact(printed, name):
+    """Return the value the summary gives for `name`."""
+    return re.search(rf"^ *{name} +(.*?) *$", printed, re.MULTILINE)[1]
+
+
+# what comes out
+
+
+def test_digits_say_how_right_the_verdict_was(run, tmp_path, scorer):
+    code, out, err = run("audit", "digits", "--out", tmp_path / "a")
+    assert (code, err) == (0, "")
+    verdict, y = scorer.made[0].verdict_, scorer.made[0].y
+    truth = load_digits().target
+    wrong, flagged = y != truth, ~verdict.clean_mask
+    assert 0.15 < wrong.mean() < 0.21
+    assert fact(out, "rows") == "1,797 in 10 classes"
+    assert fact(out, "flagged") == f"{flagged.sum()} ({flagged.mean():.1%})"
+    assert fact(out, "estimated noise rate") == "12.5%"
+    assert fact(out, "out of distribution") == "not looked for"
+    assert fact(out, "really wrong") == f"{wrong.sum()} ({wrong.mean():.1%})"
+    assert fact(out, "precision").startswith(f"{wrong[flagged].mean():.3f} ")
+    assert fact(out, "recall").startswith(f"{flagged[wrong].mean():.3f} ")
+    pairs = np.mean(verdict.scores[~wrong][:, None] > verdict.scores[wrong][None])
+    assert float(fact(out, "AUC")) == pytest.approx(pairs, abs=1e-3)
+    assert float(fact(out, "seconds")) < 60
+    assert fact(out, "written").startswith(str(tmp_path)[:20])
+
+
+def test_files_agree_with_the_verdict(run, tmp_path, scorer):
+    run("audit", "digits", "--out", tmp_path / "a")
+    verdict = scorer.made[0].verdict_
+    rows = table(tmp_path / "a")
+    assert [int(row["row"]) for row in rows] == list(range(1797))
+    assert {row["file"] for row in rows} == {""}
+    assert [int(row["given_label"]) for row in rows] == verdict.labels.tolist()
+    assert [float(row["score"]) for row in rows] == verdict.scores.tolist()
+    assert [row["verdict"] == "clean" for row in rows] == verdict.clean_mask.tolist()
+    assert [int(row["suggested_label"]) for row in rows] == verdict.suggested_labels.tolist()
+    assert np.array_equal(np.load(tmp_path / "a" / "clean_mask.npy"), verdict.clean_mask)
+    marker = json.loads((tmp_path / "a" / "audit.json").read_text())
+    assert marker["counts"] == {
+        "rows": 1797,
+        "flagged": int((~verdict.clean_mask).sum()),
+        "wrong_label": int(verdict.id_mask.sum()),
+        "out_of_distribution": 0,
+        "estimated_noise_rate": 0.125,
+    }
+    assert marker["method"] == "centroids"
+    assert marker["random_state"] == 0
+    assert "symmetric noise 0.2" in marker["source"]
+
+
+def test_an_image_folder_finds_the_misplaced_files(run, tmp_path, photos):
+    code, out, _ = run("audit", photos, "--out", tmp_path / "a")
+    assert code == 0
+    flagged = {row["file"]: row for row in table(tmp_path / "a") if row["verdict"] != "clean"}
+    assert sorted(flagged) == ["bright/00.png", "dark/01.png"]
+    assert flagged["dark/01.png"]["given_label"] == "dark"
+    assert flagged["dark/01.png"]["suggested_label"] == "bright"
+    assert "bright/00.png" in out
+    assert "really wrong" not in out  # nobody knows
+    assert fact(out, "source") == "40 images in photos/, as 32 x 32 pixels"
+
+
+def test_an_npz_with_keys_of_its_own(run, tmp_path, scorer):
+    X, y = np.random.default_rng(0).random((30, 3)), np.repeat([-1, 5], 15)
+    np.savez(tmp_path / "d.npz", data=X, target=y)
+    code, _, err = run("audit", tmp_path / "d.npz", "--out", tmp_path / "a")
+    assert code == 2
+    assert "'data', 'target'" in err
+    keys = ("--x-key", "data", "--y-key", "target")
+    assert run("audit", tmp_path / "d.npz", "--out", tmp_path / "a", *keys)[0] == 0
+    assert np.array_equal(scorer.made[0].X, X)
+    assert [row["given_label"] for row in table(tmp_path / "a")] == [str(label) for label in y]
+
+
+def test_options_reach_the_filter_and_the_loader(run, tmp_path, photos, scorer):
+    run(
+        "audit",
+        photos,
+        "--out",
+        tmp_path / "a",
+        "--epochs",
+        3,
+        "--random-state",
+        7,
+        "--image-size",
+        16,
+        "--quiet",
+    )
+    run("audit", photos, "--out", tmp_path / "a")
+    assert scorer.made[0].settings == {"max_epochs": 3, "random_state": 7, "verbose": 0}
+    assert scorer.made[1].settings == {"random_state": 0, "verbose": 1}
+    assert scorer.made[0].X.shape == (40, 16, 16, 3)
+    assert scorer.made[1].X.shape == (40, 32, 32, 3)
+
+
+def test_noise_can_be_chosen_and_turned_off(run, tmp_path, scorer):
+    digits = ("audit", "digits", "--out", tmp_path / "a")
+    _, out, _ = run(*digits, "--noise", 0)
+    assert fact(out, "really wrong") == "0 (0.0%)"
+    assert "precision" not in out
+    _, out, _ = run(*digits, "--noise", 0.5, "--noise-kind", "pair")
+    assert 0.45 < (scorer.made[1].y != scorer.made[0].y).mean() < 0.55
+    changed = scorer.made[1].y != scorer.made[0].y
+    assert np.array_equal(scorer.made[1].y[changed], (scorer.made[0].y[changed] + 1) % 10)
+    run(*digits, "--random-state", 1)
+    run(*digits)
+    run(*digits)
+    assert (scorer.made[2].y != scorer.made[3].y).any()
+    assert np.array_equal(scorer.made[3].y, scorer.made[4].y)
+
+
+def test_quiet_prints_nothing(run, tmp_path, photos):
+    assert run("audit", photos, "--out", tmp_path / "a", "--quiet") == (0, "", "")
+    assert tree(tmp_path / "a") == ["audit.json", "clean_mask.npy", "verdict.csv"]
+
+
+def test_an_earlier_audit_is_replaced(run, tmp_path, photos):
+    run("audit", "digits", "--out", tmp_path / "a", "--quiet")
+    run("audit", photos, "--out", tmp_path / "a", "--quiet")
+    assert len(table(tmp_path / "a")) == 40
+    assert tree(tmp_path / "a") == ["audit.json", "clean_mask.npy", "verdict.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "photos"}
+
+
+def test_skipped_files_are_mentioned(run, tmp_path, photos):
+    (photos / "dark" / "zero.png").touch()
+    (photos / "dark" / "notes.txt").touch()
+    code, out, err = run("audit", photos, "--out", tmp_path / "a")
+    assert (code, out) == (2, "")
+    sentence = err.splitlines()[-1]  # behind the progress bar
+    assert sentence.startswith("All images in ")
+    assert "1 of 41 that are not: 'dark/zero.png'" in sentence
+    assert not (tmp_path / "a").exists()
+    code, out, _ = run("audit", photos, "--out", tmp_path / "a", "--skip-unreadable")
+    assert code == 0
+    assert fact(out, "files left out") == "2, such as 'dark/notes.txt'"
+    assert json.loads((tmp_path / "a/audit.json").read_text())["left_out"] == [
+        "dark/notes.txt",
+        "dark/zero.png",
+    ]
+
+
+def test_hostile_names_print_on_lines_of_their_own(run, tmp_path, photos):
+    name = "[bold]\n\x1b[2J\u202e=1.png"
+    (photos / "dark/01.png").rename(photos / "dark" / name)
+    code, out, _ = run("audit", photos, "--out", tmp_path / "a")
+    assert code == 0
+    assert "\x1b" not in out
+    assert r"dark/[bold]\n\x1b[2J\u202e=1.png" in out
+    assert f"dark/{name}" in [row["file"] for row in table(tmp_path / "a")]
+
+
+def test_many_classes_are_cut_to_the_worst(run, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(100, 130), 8)
+    X = np.eye(30)[y - 100] + rng.normal(0, 0.01, (240, 30))
+    y[0] = 129  # a row of class 100
+    np.savez(tmp_path / "d.npz", X=X, y=y)
+    _, out, _ = run("audit", tmp_path / "d.npz", "--out", tmp_path / "a")
+    assert "The 20 of 30 classes with the largest share flagged" in out
+    shown = re.findall(r"^[│|] +(\d+) [│|] +\d+ [│|] +\d+ [│|] +[\d.]+%", out, re.MULTILINE)
+    assert len(shown) == 20
+    assert shown[0] == "129"
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["nonsense"], "source must be digits, an .npz file, a folder"),
+        (["missing.npz"], "'missing.npz' must be an .npz archive, got no such file."),
+        (
+            ["empty"],
+            "'empty' must hold one sub-folder of images per class, at least two, got an empty folder.",
+        ),
+        (["digits", "--image-size", "64"], "image_size must be left out for the source 'digits', got 64."),
+        (["digits", "--skip-unreadable"], "skip_unreadable must be left out"),
+        (["digits", "--noise", "1.5"], "rate must be in [0, 1), got 1.5."),
+        (["digits", "--noise-kind", "strange"], "kind must be"),
+        (["photos", "--noise", "0.1"], "--noise must be left out for a source other than digits, got 0.1."),
+        (["photos", "--out", "full"], "must be new, empty or an earlier audit"),
+        (["photos", "--out", "full/thesis.tex"], "must be a folder, got the file"),
+        (["photos", "--out", "photos/a"], "The output must be outside the source folder"),
+        (["photos", "--out", "."], "other things, such as"),
+    ],
+)
+def test_bad_input_is_one_sentence(run, tmp_path, photos, monkeypatch, scorer, args, sentence):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "full"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    before = tree(tmp_path)
+    code, out, err = run("audit", *args, *(() if "--out" in args else ("--out", "a")), "--quiet")
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert tree(tmp_path) == before
+    assert not scorer.made  # all of it is known before the training
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (InputError("X must be finite,\n got NaN."), 2, "X must be finite, got NaN.\n"),
+        (InputTypeError("X must be dense, got sparse."), 2, "X must be dense, got sparse.\n"),
+        (
+            TrainingDivergedError("The loss must stay finite, got nan."),
+            2,
+            "The loss must stay finite, got nan.\n",
+        ),
+        (OSError(28, "No space left on device", "a\x1bb"), 2, "'a\\x1bb': No space left on device.\n"),
+        (KeyboardInterrupt(), 130, "Interrupted.\n"),
+        (ZeroDivisionError("oops"), 1, "Unexpected ZeroDivisionError: oops (--debug shows where)\n"),
+    ],
+)
+def test_an_error_in_the_training_leaves_nothing(run, tmp_path, scorer, error, code, sentence):
+    scorer.error = error
+    assert run("audit", "digits", "--out", tmp_path / "deep" / "a") == (code, "", sentence)
+    assert tree(tmp_path) == []
+
+
+def test_debug_shows_the_traceback(run, tmp_path, scorer):
+    scorer.error = InputError("X must be finite, got NaN.")
+    code, _, err = run("audit", "digits", "--out", tmp_path / "a", "--debug")
+    assert code == 2
+    assert err.startswith("Traceback")
+    assert err.endswith("\nX must be finite, got NaN.\n")
+
+
+def test_an_error_in_the_writing_leaves_nothing(run, tmp_path, monkeypatch):
+    run("audit", "digits", "--out", tmp_path / "a", "--quiet")
+    before = (tmp_path / "a" / "verdict.csv").read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    code, _, err = run("audit", "digits", "--out", tmp_path / "a", "--random-state", 1, "--quiet")
+    assert (code, err) == (2, "No space left on device.\n")
+    assert tree(tmp_path) == ["a", "a/audit.json", "a/clean_mask.npy", "a/verdict.csv"]
+    assert (tmp_path / "a" / "verdict.csv").read_bytes() == before
+
+
+def test_warnings_are_one_line(run, tmp_path, scorer, monkeypatch):
+    fit = scorer.fit
+    monkeypatch.setattr(
+        scorer, "fit", lambda self, X, y: (warnings.warn("mind\nthis", stacklevel=1), fit(self, X, y))[1]
+    )
+    _, _, err = run("audit", "digits", "--out", tmp_path / "a", "--quiet")
+    assert err == "Note: mind\\nthis\n"
+
+
+def test_usage_errors_exit_2_and_help_explains():
+    runner = CliRunner()
+    assert runner.invoke(build_app(), ["audit", "digits"]).exit_code == 2  # --out is missing
+    assert runner.invoke(build_app(), ["audit", "digits", "--out", "a", "--epochs", "0"]).exit_code == 2
+    result = runner.invoke(build_app(), ["audit", "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 0
+    for word in (
+        "--skip-unreadable",
+        "--image-size",
+        "--noise-kind",
+        "noisefilter audit photos/ --out audit/",
+    ):
+        assert word in result.output
+
+
+def test_printable_keeps_letters_and_spells_out_the_rest():
+    assert printable("ü中 [x] a\tb\udcff\u202e") == "ü中 [x] a\\tb\\udcff\\u202e"
+
+
+# the true thing
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_the_extra_one_sentence_says_what_to_install(package):
+    code = f"import sys; sys.modules[{package!r}] = None; import noisefilter.cli as cli; cli.main(['audit'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=CHILD)
+    assert done.returncode == 2
+    assert done.stderr == f'The command line needs {package}: pip install "noisefilter[audit]"\n'
+
+
+def test_bad_input_is_told_without_loading_torch():
+    code = (
+        "import sys, noisefilter.cli as cli\n"
+        "try: cli.main(['audit', 'nonsense', '--out', 'a'])\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=CHILD)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+
+
+def test_a_short_audit_of_digits_in_a_process(tmp_path):
+    command = [sys.executable, "-m", "noisefilter", "audit", "digits", "--out", "a", "--epochs", "5"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=CHILD)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert tree(tmp_path) == ["a", "a/audit.json", "a/clean_mask.npy", "a/verdict.csv"]
+    assert float(fact(done.stdout, "AUC")) > 0.9
+    assert len(table(tmp_path / "a")) == 1797
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal")
+def test_ctrl_c_in_a_training_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "noisefilter", "audit", "digits", "--out", "a", "--epochs", "100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=CHILD)
+    assert process.stderr.read(20)  # the progress bar: the training runs
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("Interrupted.\n")
+    assert "Traceback" not in err
+    assert tree(tmp_path) == []
