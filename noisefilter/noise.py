@@ -574,7 +574,7 @@ def _superclasses(superclass_of: Any, labels: _Labels) -> Codes:
         absent = [name for name in labels.classes if name not in superclass_of]
         if absent:
             raise ParameterError(
-                f"superclass_of must have an entry for every label, got none for {absent[0]!r}."
+                f"superclass_of must have an entry for every label, got none for {absent[0]}."
             )
         named = [superclass_of[name] for name in labels.classes]
     else:
