@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter.errors import InputError, ParameterError
+from noisefilter.progress import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -261,7 +262,7 @@ def load_image_folder(
     skip_unreadable : bool, default=False
         Go on without images that cannot be read, and name them in ``left_out``.
     verbose : bool, default=False
-        Show a progress bar while the images are read.
+        Say how long reading takes and show a progress bar, unless it is a matter of seconds.
 
     Returns
     -------
@@ -366,7 +367,6 @@ def _labels(root: Path, names: list[str], others: list[str]) -> NDArray[np.str_]
 def _decode_all(root: Path, names: list[str], images: NDArray[np.uint8], verbose: bool) -> list[str]:
     """Read every named image into its row of ``images``; return the names that could not be read."""
     from PIL import Image
-    from tqdm import tqdm
 
     Image.init()
     formats = [name for name in IMAGE_FORMATS if name in Image.OPEN]  # AVIF is young
@@ -378,12 +378,17 @@ def _decode_all(root: Path, names: list[str], images: NDArray[np.uint8], verbose
             return False
         return True
 
-    with ThreadPoolExecutor(
-        min(32, os.cpu_count() or 1)
-    ) as threads:  # Pillow lets go of the interpreter lock
-        good = threads.map(readable, range(len(names)))
-        bar = tqdm(good, total=len(names), desc="reading images", unit="image", disable=not verbose)
-        return [name for name, was_read in zip(names, bar, strict=True) if not was_read]
+    # Threads are enough: Pillow lets go of the interpreter lock.
+    with (
+        ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as threads,
+        Progress(f"reading {len(names):,} images", len(names), verbose) as progress,
+    ):
+        unreadable = []
+        for name, was_read in zip(names, threads.map(readable, range(len(names))), strict=True):
+            progress.step()
+            if not was_read:
+                unreadable.append(name)
+    return unreadable
 
 
 def _decode(path: Path, size: int, formats: list[str]) -> NDArray[np.uint8]:

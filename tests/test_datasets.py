@@ -130,11 +130,12 @@ def test_an_option_of_another_source_is_refused(photos):
         load(photos, x_key="data")
 
 
-def test_verbose_is_for_sources_that_take_long(photos, capsys):
+def test_verbose_is_for_sources_that_take_long(photos, capsys, monkeypatch):
+    monkeypatch.setattr("noisefilter.progress._QUIET_BELOW", 0.0)
     load("digits", verbose=True)
     assert capsys.readouterr().err == ""
     load(photos, verbose=True)
-    assert "reading images" in capsys.readouterr().err
+    assert "reading 4 images" in capsys.readouterr().err
     load(photos)
     assert capsys.readouterr().err == ""
 

@@ -92,8 +92,7 @@ def show(source: Source, verdict: Verdict, seconds: float, written: Path) -> Non
     for name, value in _overview(source, verdict, facts):
         overview.add_row(name, _text(value))
     overview.add_row("seconds", f"{seconds:.1f}")
-    for name in sorted(os.listdir(written)):
-        overview.add_row("written", _text(written / name))
+    overview.add_row("written", _text(f"{', '.join(sorted(os.listdir(written)))} in {written}"))
     _show_classes(console, facts["classes"])
     if facts["confusions"]:
         _show_rows(console, "Strongest confusions", ("given", "suggested", "rows"), facts["confusions"])
