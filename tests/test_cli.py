@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from noisefilter.cli import build_app, main
 from noisefilter.errors import InputError, InputTypeError, TrainingDivergedError
 from noisefilter.verdict import ID_NOISE, Verdict
 
-CHILD = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONWARNINGS": "ignore"}
+ROOT = Path(__file__).parents[1]
+CHILD = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
 class CentroidScorer:

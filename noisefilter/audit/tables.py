@@ -10,12 +10,12 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from noisefilter import __version__
 from noisefilter.errors import InputError
 from noisefilter.verdict import PARTITION_NAMES, Verdict
 
@@ -96,7 +96,7 @@ def output_folder(out: str | os.PathLike[str], about: Mapping[str, Any]) -> Iter
     new.mkdir()
     try:
         yield new
-        marker = {"made_by": MADE_BY, "version": _version(), **_plain(about), "files": sorted(_entries(new))}
+        marker = {"made_by": MADE_BY, "version": __version__, **_plain(about), "files": sorted(_entries(new))}
         text = json.dumps(marker, indent=2, ensure_ascii=False, allow_nan=False)
         (new / MARKER).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         check_output(folder)  # the training took minutes: look again before anything is replaced
@@ -116,13 +116,6 @@ def _replace(folder: Path, new: Path, old: Path) -> None:
         if old.exists() and not folder.exists():
             old.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("noisefilter")
-    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"
 
 
 def _plain(value: Any) -> Any:
