@@ -96,7 +96,7 @@ def take_rows(X: Any, index: NDArray[Any]) -> Any:
         return [X[i] for i in index]
     if _is_lazy(X):
         return _lazy_rows(X, index)
-    return X[index] if hasattr(X, "shape") else np.asarray(X)[index]
+    return X[index] if hasattr(X, "__getitem__") else np.asarray(X)[index]
 
 
 def verdict_of(X: Any) -> Verdict | None:
@@ -346,8 +346,8 @@ class _IndexedArray(IndexedRows):
 def _is_lazy(X: Any) -> bool:
     if isinstance(X, np.memmap | IndexedRows):
         return True
-    if isinstance(X, np.ndarray | list | tuple) or hasattr(X, "__array__") or hasattr(X, "shape"):
-        return False
+    if isinstance(X, np.ndarray | list | tuple) or hasattr(X, "__array__") or hasattr(X, "toarray"):
+        return False  # toarray: a sparse matrix
     if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
         raise InputTypeError(
             "X must be an array, DataFrame, list, torch tensor, memory map or map-style Dataset, "

@@ -76,7 +76,7 @@ class Told(BaseEstimator):
         labels = np.asarray(y)
         classes = np.unique(labels)
         others = classes[(np.searchsorted(classes, labels) + 1) % len(classes)]
-        self.told_, self.note_ = features, note
+        self.told_, self.note_, self.n_features_in_ = features, note, X.shape[1]
         self.verdict_ = Verdict(
             labels, classes, np.zeros(len(labels)), self.partition, others, clean_proba=self.clean_proba
         )
@@ -388,6 +388,7 @@ def test_classifier_sees_what_the_filter_transforms():
     model = FilteredClassifier(Embedder(PARTITION), LogisticRegression()).fit(X, y)
     alone = LogisticRegression().fit(10 * X[CLEAN, :2], y[CLEAN])
     np.testing.assert_array_equal(model.predict_proba(X), alone.predict_proba(10 * X[:, :2]))
+    assert model.n_features_in_ == 4 and model.classifier_.n_features_in_ == 2
 
 
 # Verbs
