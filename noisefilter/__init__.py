@@ -1,0 +1,54 @@
+"""Find wrong labels, and train without learning them.
+
+    X, y -> Net -> Signals -> scores -> Verdict -> Pipeline rows | trainer split | audit report
+
+Importing this package does not import torch; the first name that needs it does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noisefilter.compose import FilteredClassifier, FilterSampler
+    from noisefilter.filters.inn import INNScorer
+    from noisefilter.net import Net
+    from noisefilter.noise import plant_noise
+    from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CLEAN": "verdict",
+    "ID_NOISE": "verdict",
+    "OOD_NOISE": "verdict",
+    "FilterSampler": "compose",
+    "FilteredClassifier": "compose",
+    "INNScorer": "filters.inn",
+    "Net": "net",
+    "Signals": "verdict",
+    "Verdict": "verdict",
+    "plant_noise": "noise",
+}
+
+__all__ = [
+    "CLEAN",
+    "ID_NOISE",
+    "OOD_NOISE",
+    "FilterSampler",
+    "FilteredClassifier",
+    "INNScorer",
+    "Net",
+    "Signals",
+    "Verdict",
+    "plant_noise",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'noisefilter' has no attribute {name!r}")
+    return getattr(import_module(f"noisefilter.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

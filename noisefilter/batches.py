@@ -111,6 +111,11 @@ class PickedRows:
         return self.rows.take(self.index[index])
 
 
+def picked(rows: Rows, index: NDArray[np.int64]) -> Rows:
+    """Return rows ``index`` of ``rows``, which are not copied."""
+    return PickedRows(rows, torch.from_numpy(index).to(rows.device))
+
+
 def choose_device(device: str) -> torch.device:
     """``"auto"`` is the first CUDA device where there is one, else the CPU; any other name is torch's own."""
     if device == "auto":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -121,7 +121,8 @@ def mean_path_probs(
     with Progress("INN paths", len(starts), verbose, trial=5) as progress:
         for start in starts:
             part = paths[start : start + batch_size]
-            integral = _integrate(predict, rows, part, rule)
+            ends = torch.from_numpy(part).to(rows.device)
+            integral = _integrate(predict, rows.take(ends[:, 0]), rows.take(ends[:, 1]), rule)
             integral += rule.end_weight * (end_probs[part[:, 0]] + end_probs[part[:, 1]])
             for end in (0, 1):
                 wanted = asked[start : start + batch_size, end]
@@ -130,13 +131,35 @@ def mean_path_probs(
     return total / neighbors.shape[1]
 
 
-def _integrate(
-    predict: Callable[[Tensor], Tensor], rows: Rows, paths: NDArray[np.int64], rule: Quadrature
+def mean_path_probs_between(
+    predict: Callable[[Tensor], Tensor],
+    rows: Rows,
+    probs: NDArray[Any],
+    others: Rows,
+    other_probs: NDArray[Any],
+    neighbors: NDArray[np.int64],
+    rule: Quadrature,
+    *,
+    batch_size: int = 1000,
 ) -> NDArray[np.float64]:
-    """Integrate over the interior nodes of some paths (p, 2) -> (p, K)."""
-    ends = torch.from_numpy(paths).to(rows.device)
-    first, second = _as_float(rows.take(ends[:, 0])), _as_float(rows.take(ends[:, 1]))
-    integral = torch.zeros((), dtype=torch.float64, device=rows.device)
+    """Return the mean path probabilities (m, K) of ``rows`` on the way to neighbors among ``others``."""
+    total = np.zeros(probs.shape, dtype=np.float64)
+    for start in range(0, len(rows), batch_size):
+        own = np.arange(start, min(start + batch_size, len(rows)))
+        first = rows.take(torch.from_numpy(own).to(rows.device))
+        for column in neighbors[own].T:
+            second = others.take(torch.from_numpy(column).to(others.device))
+            total[own] += _integrate(predict, first, second, rule)
+            total[own] += rule.end_weight * (probs[own] + other_probs[column])
+    return total / neighbors.shape[1]
+
+
+def _integrate(
+    predict: Callable[[Tensor], Tensor], first: Tensor, second: Tensor, rule: Quadrature
+) -> NDArray[np.float64]:
+    """Integrate over the interior nodes of the paths between two batches of rows -> (p, K)."""
+    first, second = _as_float(first), _as_float(second)
+    integral = torch.zeros((), dtype=torch.float64, device=first.device)
     for node, weight in zip(rule.nodes, rule.weights, strict=True):
         integral = integral + weight * predict(torch.lerp(second, first, node)).double()
     result: NDArray[np.float64] = integral.cpu().numpy()

@@ -1,0 +1,356 @@
+"""BaseFilter: the plumbing that makes every filter a scikit-learn estimator, written once."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import get_config
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from noisefilter.balance import replacement_rows
+from noisefilter.batches import Rows, choose_device, picked
+from noisefilter.errors import InputError, LabelError, ParameterError
+from noisefilter.handover import hand_over
+from noisefilter.inputs import Labels, as_rows, check_array_like, check_finite, check_labels, is_dataset
+from noisefilter.scores import best_other
+from noisefilter.splits import Split
+from noisefilter.verdict import CLEAN, ID_NOISE, Signals, Verdict
+
+
+class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[misc, call-arg]
+    """What all filters share: the two doors, the verdict, and the part of a Pipeline step.
+
+    A filter writes :meth:`_collect` (train, and return :class:`~noisefilter.Signals`), :meth:`_score`
+    and :meth:`_split`; everything else happens here. ``fit(X, y)`` is exactly *collect, then*
+    :meth:`fit_signals`, so any training loop in the world can feed a filter.
+
+    In a scikit-learn ``Pipeline`` the number of rows must not change, so :meth:`fit_transform`, which
+    the Pipeline calls in training, replaces every row judged noisy by a clean row of the same given
+    label, and :meth:`transform`, which it calls at predict time, passes rows through. The two differ
+    on purpose, as in scikit-learn's ``TargetEncoder``. To drop rows instead, use
+    :class:`~noisefilter.FilteredClassifier`.
+
+    Attributes
+    ----------
+    verdict_ : Verdict
+        The judgement.
+    scores_ : (n,) array
+        Higher is cleaner.
+    clean_mask_, id_mask_, ood_mask_ : (n,) bool arrays
+        The three parts; they are disjoint and cover all rows.
+    classes_ : (K,) array
+        Sorted labels.
+    signals_ : Signals
+        What training told about each row; with ``keep_signals=True`` only.
+    n_features_in_ : int
+        Columns of ``X``; for 2-D input only.
+    feature_names_in_ : (d,) array
+        Column names; for DataFrames only.
+    """
+
+    # Parameters every filter has; a filter's __init__ sets them.
+    output: str
+    channels: str | None
+    device: str
+    verbose: int
+    random_state: Any
+    keep_signals: bool
+
+    # -- what a filter writes ---------------------------------------------------------------------
+
+    @abstractmethod
+    def _collect(
+        self, rows: Rows, codes: NDArray[np.int64], n_classes: int, features: NDArray[Any] | None, rng: Any
+    ) -> tuple[Signals, Any]:
+        """Train; return signals, and what :meth:`_collect_new` needs. ``rng`` is a RandomState of this fit's own."""
+
+    @abstractmethod
+    def _score(self, signals: Signals, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the scores (n,), higher = cleaner."""
+
+    @abstractmethod
+    def _split(self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]) -> Split:
+        """Decide which rows are clean."""
+
+    @abstractmethod
+    def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
+        """Return the probabilities (n, K) that suggested labels are read from."""
+
+    def _check_parameters(self) -> None:
+        """Raise ParameterError for parameters out of range."""
+        if self.output not in ("rows", "features"):
+            raise ParameterError(f"output must be 'rows' or 'features', got {self.output!r}.")
+
+    # -- the two doors ----------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, features: Any = None) -> BaseFilter:  # noqa: N803
+        """Train on all rows and judge them.
+
+        Parameters
+        ----------
+        X : (n, d) array or DataFrame; (n, height, width) or 4-D images; Tensor; memory map; map-style Dataset
+            Numeric. Images may have their channels on axis 1 or last and any dtype.
+        y : (n,) array
+            Labels of any kind; at least two classes.
+        features : (n, d') array, optional
+            An embedding of the rows from anywhere, used wherever neighbors are needed.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        labels = check_labels(y)
+        rows = self._check_rows(X, len(labels.codes), reset=True)
+        features = self._check_features(features, len(labels.codes))
+        rng = check_random_state(check_random_state(self.random_state).randint(2**31 - 1))
+        signals, fitted = self._collect(rows, labels.codes, len(labels.classes), features, rng)
+        self.fit_signals(signals.with_class_order(np.argsort(labels.order)), y)
+        self._fitted = fitted
+        return self
+
+    def fit_signals(self, signals: Signals, y: Any) -> BaseFilter:
+        """Judge rows from signals recorded elsewhere; nothing is trained.
+
+        Parameters
+        ----------
+        signals : Signals
+            Columns of probabilities in the order of the sorted classes of ``y``.
+        y : (n,) array
+            Given labels.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        MissingSignalError
+            If a signal this filter needs was not recorded.
+        """
+        self._check_parameters()
+        labels = check_labels(y)
+        signals.check(len(labels.codes), len(labels.classes))
+        self.classes_ = labels.classes
+        self.verdict_ = self._judge(signals.with_class_order(labels.order), labels)
+        if self.keep_signals:
+            self.signals_ = signals
+        elif hasattr(self, "signals_"):
+            del self.signals_
+        self._fitted = None  # a network fitted to other signals must not judge for these
+        return self
+
+    def _judge(self, signals: Signals, labels: Labels) -> Verdict:
+        scores = self._score(signals, labels.codes)
+        split = self._split(scores, signals, labels.codes)
+        others = best_other(self._class_probs(signals), labels.codes)
+        rank = np.argsort(labels.order)
+        return Verdict(
+            labels=labels.given,
+            classes=labels.classes,
+            scores=scores,
+            partition=np.where(split.clean, CLEAN, ID_NOISE),
+            alternatives=labels.classes[labels.order[others]],
+            threshold=split.threshold,
+            clean_proba=split.clean_proba,
+            estimated_noise_rate=float("nan") if split.noise_rate is None else split.noise_rate,
+            transition_matrix=self._transition_matrix(split, signals, labels.codes)[np.ix_(rank, rank)],
+            method=type(self).__name__,
+        )
+
+    @abstractmethod
+    def _transition_matrix(
+        self, split: Split, signals: Signals, codes: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Estimate P(given | true), (K, K)."""
+
+    # -- the step in a Pipeline -------------------------------------------------------------------
+
+    def fit_transform(self, X: Any, y: Any = None, features: Any = None) -> Any:  # noqa: N803
+        """Fit, and return the rows with every noisy one replaced by a clean row of the same given label.
+
+        The result has the rows of ``X`` in number and order, so ``y`` needs no touching. It carries the
+        verdict to the next step; any operation on it drops the verdict. A class without a clean row
+        keeps its best-scored rows, with a warning. With ``output="features"`` the features of the
+        network stand in for the rows.
+        """
+        self.fit(X, y, features)
+        codes = check_labels(y).codes
+        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+        index, lost = replacement_rows(codes, self.clean_mask_, self.scores_, rng)
+        if len(lost):
+            names = ", ".join(repr(self.verdict_.labels[codes == code][0]) for code in lost)
+            warnings.warn(
+                f"No clean row is left in class {names}; its best-scored rows are kept. Judge the labels of this "
+                "class by hand, or use a decision rule that rejects less.",
+                UserWarning,
+                stacklevel=2,
+            )
+        data = self._plain(X)
+        if self.output == "features":
+            data = self._network_features(self._network(), self._check_rows(X, None, reset=False))
+        return hand_over(self._wrap(data), index, self.verdict_)
+
+    def transform(self, X: Any) -> Any:  # noqa: N803
+        """Return the rows unchanged, or their features with ``output="features"``."""
+        check_is_fitted(self, "verdict_")
+        rows = self._check_rows(X, None, reset=False)
+        return self._wrap(self._network_features(self._network(), rows) if self.output == "features" else self._plain(X))
+
+    def score_samples(self, X: Any, y: Any) -> NDArray[np.float64]:  # noqa: N803
+        """Judge rows that arrive later, with the network at hand.
+
+        Parameters
+        ----------
+        X : array
+            New rows, of the kind ``fit`` saw.
+        y : (m,) array
+            Their labels, all of them known from ``fit``.
+
+        Returns
+        -------
+        (m,) array
+            Scores on the scale of ``scores_``.
+        """
+        check_is_fitted(self, "verdict_")
+        given = np.asarray(y)
+        rows = self._check_rows(X, len(given), reset=False)
+        known = np.isin(given, self.classes_)
+        if not known.all():
+            raise LabelError(f"y must hold labels seen in fit, got {given[~known][0]!r}.")
+        codes = np.searchsorted(self.classes_, given)
+        order = check_labels(self.verdict_.labels).order
+        signals = self._collect_new(self._network(), rows)
+        return self._score(signals, np.argsort(order)[codes])
+
+    def _network(self) -> Any:
+        if self._fitted is None:
+            raise ParameterError(f"{type(self).__name__} must have been fitted by fit(X, y) for this, got fit_signals.")
+        return self._fitted
+
+    @abstractmethod
+    def _collect_new(self, fitted: Any, rows: Rows) -> Signals:
+        """Return the signals of rows that arrive after fit."""
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """Return the column names of what :meth:`transform` gives."""
+        check_is_fitted(self, "verdict_")
+        if self.output == "features":
+            width = self._network_features(self._network(), picked(self._fitted.rows, np.zeros(1, dtype=np.int64))).shape[1]
+            return np.array([f"{type(self).__name__.lower()}{i}" for i in range(width)], dtype=object)
+        if hasattr(self, "feature_names_in_"):
+            if input_features is not None and not np.array_equal(self.feature_names_in_, input_features):
+                raise InputError("input_features is not equal to feature_names_in_")
+            return self.feature_names_in_
+        width = getattr(self, "n_features_in_", 0)
+        if input_features is not None and len(input_features) != width:
+            raise InputError(f"input_features should have length equal to number of features ({width}).")
+        names = [f"x{i}" for i in range(width)] if input_features is None else input_features
+        return np.asarray(names, dtype=object)
+
+    def set_output(self, *, transform: str | None = None) -> BaseFilter:
+        """Choose the container of 2-D output: ``"default"`` (what came in), ``"pandas"`` or ``"polars"``.
+
+        Images, and what :meth:`fit_transform` hands on as a Dataset, are not affected.
+        """
+        if transform not in (None, "default", "pandas", "polars"):
+            raise ParameterError(f"transform must be 'default', 'pandas' or 'polars', got {transform!r}.")
+        if transform is not None:
+            self._sklearn_output_config = {"transform": transform}
+        return self
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "verdict_")
+
+    @property
+    def scores_(self) -> NDArray[np.float64]:
+        """(n,) scores, higher = cleaner."""
+        return self._fitted_verdict().scores
+
+    @property
+    def clean_mask_(self) -> NDArray[np.bool_]:
+        """(n,) rows judged clean."""
+        return self._fitted_verdict().clean_mask
+
+    @property
+    def id_mask_(self) -> NDArray[np.bool_]:
+        """(n,) rows judged to have a wrong label."""
+        return self._fitted_verdict().id_mask
+
+    @property
+    def ood_mask_(self) -> NDArray[np.bool_]:
+        """(n,) rows judged to belong to no class."""
+        return self._fitted_verdict().ood_mask
+
+    def _fitted_verdict(self) -> Verdict:
+        if not hasattr(self, "verdict_"):
+            raise AttributeError(f"{type(self).__name__} has no verdict before fit.")
+        return self.verdict_
+
+    # -- validation, once -------------------------------------------------------------------------
+
+    def _feeds_raw(self) -> bool:
+        """Whether rows go to the network exactly as they are."""
+        return False
+
+    def _check_rows(self, X: Any, n: int | None, *, reset: bool) -> Rows:  # noqa: N803
+        """Validate ``X`` and return it as rows for the engine."""
+        if not is_dataset(X):
+            X = self._check_array(X, reset=reset)  # noqa: N806
+        if n is not None and len(X) != n:
+            raise InputError(f"X and y must have the same length, got {len(X)} rows and {n} labels. Inconsistent numbers.")
+        if len(X) == 0:
+            raise InputError(f"X must have rows, got 0 sample(s) (shape={getattr(X, 'shape', (0,))}) while a minimum of 1 is required.")
+        return as_rows(X, device=choose_device(self.device), channels=self.channels, raw=self._feeds_raw())
+
+    def _check_array(self, X: Any, *, reset: bool) -> Any:  # noqa: N803
+        if isinstance(X, np.memmap):
+            return X
+        if hasattr(X, "toarray"):
+            check_array(X)  # scikit-learn's own sentence about sparse input
+        array = check_array_like(X)
+        names = np.asarray(X.columns) if hasattr(X, "columns") else None
+        check_finite(array, names)
+        if array.ndim == 2:
+            validate_data(self, X if names is not None else array, reset=reset, skip_check_array=True)
+        return array
+
+    def _check_features(self, features: Any, n: int) -> NDArray[Any] | None:
+        if features is None:
+            return None
+        array = check_array_like(features)
+        check_finite(array)
+        if array.ndim != 2 or len(array) != n:
+            raise InputError(f"features must be (n, d) with n={n} rows, got shape {array.shape}.")
+        return array
+
+    # -- output -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _network_features(self, fitted: Any, rows: Rows) -> NDArray[Any]:
+        """Return features (n, d) of rows."""
+
+    @staticmethod
+    def _plain(X: Any) -> Any:  # noqa: N803
+        return X if hasattr(X, "__array__") or hasattr(X, "iloc") or is_dataset(X) else np.asarray(X)
+
+    def _wrap(self, data: Any) -> Any:
+        """Put 2-D arrays into the container asked for by set_output, here or globally."""
+        own = getattr(self, "_sklearn_output_config", {}).get("transform")
+        wanted = own or get_config()["transform_output"]
+        if wanted == "default" or getattr(data, "ndim", 0) != 2 or hasattr(data, "columns"):
+            return data
+        frame: Any = __import__(wanted).DataFrame
+        return frame(np.asarray(data), columns=list(self.get_feature_names_out()))

@@ -1,0 +1,232 @@
+"""The door: whatever people hand over becomes rows and class numbers here, once, or one clear error."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import type_of_target
+
+from noisefilter.batches import ArrayRows, LazyRows, Rows
+from noisefilter.errors import InputError, InputTypeError, LabelError
+
+
+class Labels(NamedTuple):
+    """Labels as they came, and as class numbers.
+
+    Attributes
+    ----------
+    given : (n,) array
+        As they came.
+    classes : (K,) array
+        Sorted.
+    order : (K,) int array
+        ``classes[order[k]]`` is class number ``k``.
+    codes : (n,) int64 array
+        Class numbers **by first appearance**, so that renaming classes one to one changes nothing
+        that is computed from them, not even the last bit.
+    """
+
+    given: NDArray[Any]
+    classes: NDArray[Any]
+    order: NDArray[np.intp]
+    codes: NDArray[np.int64]
+
+
+def check_labels(y: Any) -> Labels:
+    """Turn labels of any kind (strings, numbers, booleans, pandas categories) into class numbers.
+
+    Raises
+    ------
+    LabelError
+        If labels are missing, continuous, multilabel, of mixed types, or all the same.
+    """
+    if y is None:
+        raise LabelError("This filter requires y to be passed, but the target y is None.")
+    given = np.asarray(y)
+    if given.ndim == 2 and given.shape[1] == 1:
+        given = given[:, 0]
+    if given.ndim != 1:
+        raise LabelError(f"y must be a 1-D array with one label per row, got an array of shape {given.shape}.")
+    _refuse_missing(given)
+    kind = _kind_of(given)
+    if kind not in ("binary", "multiclass"):
+        raise LabelError(f"y must hold class labels, got values of another kind. Unknown label type: {kind}")
+    classes, first, inverse = np.unique(given, return_index=True, return_inverse=True)
+    if len(classes) < 2:
+        raise LabelError(f"y must have at least two classes, got 1 class: {classes[0]!r}.")
+    order = np.argsort(first, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return Labels(given, classes, order, rank[inverse].astype(np.int64))
+
+
+def _refuse_missing(given: NDArray[Any]) -> None:
+    if given.dtype.kind == "f":
+        if np.isinf(given).any():
+            raise LabelError("y must be finite, got infinity (inf). Input y contains infinity.")
+        missing = np.isnan(given)
+    elif given.dtype.kind in "OMm":
+        missing = np.array([value is None or value != value for value in given], dtype=bool)
+    else:
+        return
+    if missing.any():
+        rows = np.flatnonzero(missing)
+        raise LabelError(
+            f"y must have a label in every row, got {len(rows)} missing (NaN or None), the first in row {rows[0]}. "
+            "Drop those rows, or audit the labeled ones."
+        )
+
+
+def _kind_of(given: NDArray[Any]) -> str:
+    if given.dtype.kind == "O":
+        types = sorted({type(value).__name__ for value in given})
+        try:
+            np.unique(given)
+        except TypeError as error:
+            raise LabelError(f"y must hold labels of one type, got {', '.join(types)}. Unknown label type.") from error
+        return "multiclass" if {"str"} >= set(types) else str(type_of_target(given.tolist()))
+    return "multiclass" if given.dtype.kind in "USb" and len(given) else str(type_of_target(given))
+
+
+def channel_axis(shape: tuple[int, ...], channels: str | None) -> str:
+    """Return where the channels of images (n, a, b, c) are: ``"first"`` or ``"last"``.
+
+    The axis of length 1, 3 or 4 holds them; ``channels`` settles it where both or neither are.
+    """
+    if channels in ("first", "last"):
+        return str(channels)
+    if channels is not None:
+        raise InputError(f"channels must be 'first', 'last' or None, got {channels!r}.")
+    first, last = shape[1] in (1, 3, 4), shape[-1] in (1, 3, 4)
+    if first == last:
+        raise InputError(
+            f"X must have its channels on axis 1 or last, with 1, 3 or 4 of them, got shape {tuple(shape)}. "
+            "Say which with channels='first' or channels='last'."
+        )
+    return "first" if first else "last"
+
+
+def as_rows(X: Any, *, device: torch.device, channels: str | None = None, raw: bool = False) -> Rows:  # noqa: N803
+    """Turn validated input into rows for the engine.
+
+    Parameters
+    ----------
+    X : array, Tensor, memory map or map-style Dataset
+        ``(n, d)`` rows; ``(n, height, width)`` or 4-D images.
+    device : torch.device
+        Where rows go. A memory map or Dataset stays where it is and is read batch by batch.
+    channels : {"first", "last"}, optional
+        Where 4-D images have their channels.
+    raw : bool, default=False
+        Feed rows as they are (a user's own network knows its input), only float64 becomes float32.
+    """
+    if is_dataset(X):
+        return _lazy(X, device, channels, raw)
+    if isinstance(X, np.memmap):
+        return _lazy(X, device, channels, raw)
+    x = X if isinstance(X, torch.Tensor) else torch.from_numpy(_owned(np.asarray(X)))
+    if raw:
+        return ArrayRows((x.float() if x.dtype == torch.float64 else x).to(device))
+    if x.ndim == 2:
+        return ArrayRows((x if x.is_floating_point() else x.float()).to(device))
+    x = x[..., None] if x.ndim == 3 else x
+    if x.ndim != 4:
+        raise InputError(f"X must be (n, d) rows or (n, height, width[, channels]) images, got shape {tuple(x.shape)}.")
+    if X.ndim == 4 and channel_axis(tuple(x.shape), channels) == "first":
+        x = x.permute(0, 2, 3, 1)
+    x = x if x.dtype in (torch.uint8, torch.float32) else x.float()
+    return ArrayRows(x.contiguous().to(device), images=True)
+
+
+def _owned(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array torch can share: its own dtypes, native byte order, writable, positive strides."""
+    if array.dtype.kind == "u" and array.dtype != np.uint8:
+        array = array.astype(np.int64)
+    if array.dtype == np.longdouble:
+        array = array.astype(np.float64)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.ascontiguousarray(array) if array.flags.writeable else array.copy()
+
+
+def is_dataset(X: Any) -> bool:  # noqa: N803
+    """Whether ``X`` is a map-style Dataset: items by number, a length, and no array."""
+    array_like = hasattr(X, "__array__") or hasattr(X, "iloc") or isinstance(X, list | tuple | str | bytes | dict)
+    return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not array_like
+
+
+def _lazy(X: Any, device: torch.device, channels: str | None, raw: bool) -> LazyRows:  # noqa: N803
+    first = _items(X, np.zeros(1, dtype=np.int64))
+    images = not raw and first.ndim in (3, 4)
+    to_last = images and first.ndim == 4 and channel_axis(first.shape, channels) == "first"
+    if not raw and first.ndim not in (2, 3, 4):
+        raise InputError(f"X must hold rows of shape (d,) or images, got items of shape {first.shape[1:]}.")
+
+    def read(index: NDArray[np.int64]) -> NDArray[Any]:
+        rows = _items(X, index)
+        if images:
+            rows = rows[..., None] if rows.ndim == 3 else np.moveaxis(rows, 1, -1) if to_last else rows
+        return _owned(rows if rows.dtype in (np.uint8, np.float32) else rows.astype(np.float32))
+
+    return LazyRows(read, len(X), images, device)
+
+
+def _items(X: Any, index: NDArray[np.int64]) -> NDArray[Any]:  # noqa: N803
+    """Read rows by number; an item of a Dataset may be ``(x, y)``, and an image of Pillow's."""
+    if isinstance(X, np.memmap):
+        return np.asarray(X[index])
+    items = [X[int(i)] for i in index]
+    items = [np.asarray(item[0] if isinstance(item, tuple | list) else item) for item in items]
+    if len({item.shape for item in items}) > 1:
+        raise InputError(f"X must hold items of one shape, got {sorted({i.shape for i in items})}. Resize them first.")
+    return np.stack(items)
+
+
+def check_finite(X: NDArray[Any], names: NDArray[Any] | None = None) -> None:  # noqa: N803
+    """Raise InputError naming the first column, or image, that holds NaN or infinity."""
+    if X.dtype.kind not in "fc" or np.isfinite(X).all():
+        return
+    bad = ~np.isfinite(X)
+    what = "NaN" if np.isnan(X).any() else "infinity (inf)"
+    if X.ndim == 2:
+        column = int(np.flatnonzero(bad.any(axis=0))[0])
+        where = f"column {column if names is None else repr(names[column])}"
+        rows = np.flatnonzero(bad[:, column])
+    else:
+        rows = np.flatnonzero(bad.reshape(len(X), -1).any(axis=1))
+        where = f"row {rows[0]}"
+    raise InputError(f"X must be finite, got {what} in {where} ({len(rows)} rows). Input X contains {what}.")
+
+
+def check_array_like(X: Any) -> NDArray[Any]:  # noqa: N803
+    """Return a numeric array of at least two dimensions from an array, Tensor or nested list.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        For images of different sizes, text, complex numbers, one dimension only, no rows or no columns.
+    """
+    try:
+        array = np.asarray(X.detach().cpu() if isinstance(X, torch.Tensor) else X)
+    except ValueError as error:  # a ragged list
+        raise InputError("X must hold rows of one shape, got rows of different shapes. Resize images first.") from error
+    if array.dtype.kind == "O":
+        shapes = {np.shape(row) for row in array} if array.ndim == 1 else set()
+        if len(shapes) > 1 or shapes - {()}:
+            some = ", ".join(map(str, sorted(shapes)[:3]))
+            raise InputError(f"X must hold rows of one shape, got shapes {some} in an object array. Resize images first.")
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputTypeError(f"X must be numeric, got an object array: argument must be a number ({error}).") from error
+    if array.dtype.kind == "c":
+        raise InputError("X must be real. Complex data not supported.")
+    if array.dtype.kind not in "fiub":
+        raise InputTypeError(f"X must be numeric, got dtype {array.dtype}. Encode text and categories first.")
+    if array.ndim < 2:
+        raise InputError(f"X must be at least 2-D, got shape {array.shape}. Reshape your data: X.reshape(-1, 1).")
+    if array.ndim == 2 and array.shape[1] == 0:
+        raise InputError(f"X must have columns, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required.")
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array

@@ -1,0 +1,294 @@
+"""One face for whatever is trained: our Net, a skorch net of the user's own class, any scikit-learn classifier."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+
+from noisefilter.augment import default_augmentation
+from noisefilter.batches import Rows, in_order
+from noisefilter.errors import InputTypeError, ParameterError
+from noisefilter.net import Net, Recorded, Recorder
+from noisefilter.networks import default_network, network_arguments
+
+_CHUNK = 1000
+MAX_EPOCHS, LR = 30, 0.05  # of the default network
+
+
+class Model(Protocol):
+    """A classifier that can be trained on rows and asked for probabilities and features."""
+
+    def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
+        """Train on rows and class numbers; returns what was recorded."""
+        ...
+
+    def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return probabilities (n, K), and features (n, d) where there are any."""
+        ...
+
+    def predict_batch(self, x: Tensor) -> Tensor:
+        """Return probabilities (b, K)."""
+        ...
+
+
+class NetModel:
+    """A :class:`noisefilter.net.Net`."""
+
+    def __init__(self, net: Net):
+        self.net = net
+
+    def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
+        """Train; the network records by itself."""
+        self.net.fit(rows, codes)
+        outputs = self.predict_batch(rows.take(torch.arange(1, device=rows.device))).shape[1]
+        if outputs != n_classes:
+            raise ParameterError(f"The network must have one output per class ({n_classes}), got {outputs}.")
+        return getattr(self.net, "recorded_", None)
+
+    def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """One evaluation pass."""
+        return self.net.evaluate(rows, features)
+
+    def predict_batch(self, x: Tensor) -> Tensor:
+        """Return probabilities (b, K)."""
+        return self.net.predict_batch(x)
+
+
+class _EpochRecorder(Callback):  # type: ignore[misc] # skorch is untyped
+    """Records by one evaluation pass after each epoch, for nets whose own loop we leave alone."""
+
+    def __init__(self, recorder: Recorder, rows: Rows, codes: Tensor, model: SkorchModel):
+        self.recorder, self.rows, self.codes, self.model = recorder, rows, codes, model
+
+    def on_epoch_end(self, net: NeuralNetClassifier, **kwargs: Any) -> None:
+        """Evaluate every row."""
+        if self.recorder.wants(self.recorder.epoch):
+            for index in in_order(self.rows, _CHUNK):
+                probs = self.model.predict_batch(self.rows.take(index))
+                logits, target = probs.clamp_min(1e-12).log(), self.codes[index]
+                losses = nn.functional.nll_loss(logits, target, reduction="none")
+                self.recorder.batch(index, probs, logits, target, losses)
+        self.recorder.end_epoch(net.optimizer_.param_groups[0]["lr"] if hasattr(net, "optimizer_") else float("nan"))
+
+
+class SkorchModel:
+    """A subclass of skorch's classifier, trained as it is and recorded by a callback."""
+
+    def __init__(self, net: NeuralNetClassifier, record: tuple[str, ...]):
+        self.net = net
+        self.record = record
+
+    def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
+        """Train by the net's own loop."""
+        target = torch.from_numpy(codes).to(rows.device)
+        recorder = Recorder(self.record, len(rows), n_classes, self.net.max_epochs, rows.device)
+        callbacks = [*(self.net.callbacks or []), ("noisefilter", _EpochRecorder(recorder, rows, target, self))]
+        self.net.set_params(callbacks=callbacks)
+        self.net.fit(_Items(rows), codes)
+        self.net.set_params(callbacks=callbacks[:-1])
+        return recorder.result()
+
+    def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Evaluate with the same feature hook as :class:`Net`."""
+        caught: list[Tensor] = []
+        layer = next((m for m in reversed(list(self.net.module_.modules())) if isinstance(m, nn.Linear)), None)
+        if features and layer is None:
+            raise ParameterError("estimator must have a linear layer to give features, got none. Pass features= to fit.")
+        hook = layer.register_forward_pre_hook(lambda _, x: caught.append(x[0].flatten(1).cpu())) if layer else None
+        try:
+            probs = [self.predict_batch(rows.take(index)).cpu() for index in in_order(rows, _CHUNK)]
+        finally:
+            if hook is not None:
+                hook.remove()
+        return torch.cat(probs).numpy(), torch.cat(caught).float().numpy() if features else None
+
+    def predict_batch(self, x: Tensor) -> Tensor:
+        """Return probabilities (b, K)."""
+        output = self.net.evaluation_step(x, training=False)
+        output = output[0] if isinstance(output, tuple) else output
+        probs: Tensor = self.net._get_predict_nonlinearity()(output).float()
+        return probs
+
+
+class _Items(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Rows one at a time, for a net that trains through a DataLoader."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.rows.take(torch.tensor([i], device=self.rows.device))[0]
+
+
+class SklearnModel:
+    """Any classifier with ``predict_proba``; it has no features of its own and records nothing."""
+
+    def __init__(self, classifier: Any):
+        self.classifier = classifier
+
+    def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
+        """Fit on flattened rows."""
+        every = torch.arange(len(rows), device=rows.device)
+        self.classifier.fit(rows.take(every).flatten(1).cpu().numpy(), codes)
+        return None
+
+    def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Evaluate; standardized inputs stand in for features."""
+        probs = [self.predict_batch(rows.take(index)) for index in in_order(rows, _CHUNK)]
+        if not features:
+            return torch.cat(probs).numpy(), None
+        x = rows.take(torch.arange(len(rows), device=rows.device)).flatten(1).double()
+        deviation = x.std(0, correction=0)
+        x = (x - x.mean(0)) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+        return torch.cat(probs).numpy(), x.float().cpu().numpy()
+
+    def predict_batch(self, x: Tensor) -> Tensor:
+        """Return probabilities (b, K)."""
+        return torch.from_numpy(np.asarray(self.classifier.predict_proba(x.flatten(1).cpu().numpy()), dtype=np.float64))
+
+
+def feeds_raw(estimator: Any) -> bool:
+    """Whether rows go to the estimator as they are: it is the user's own, and knows its input."""
+    return estimator is not None
+
+
+def default_batch_size(n: int) -> int:
+    """128, fewer below 2,048 rows so that an epoch has about sixteen steps, at least 8."""
+    return int(np.clip(n // 16, 8, 128))
+
+
+def build_model(
+    estimator: Any,
+    rows: Rows,
+    n_classes: int,
+    *,
+    network: type[nn.Module] | None,
+    settings: dict[str, Any],
+    training: dict[str, Any],
+    record: tuple[str, ...],
+    seed: int,
+) -> Model:
+    """Make the model a filter trains: from a prototype, or the default network for rows of this shape.
+
+    Parameters
+    ----------
+    estimator : skorch NeuralNetClassifier, classifier with predict_proba, or None
+        The prototype; it is cloned.
+    rows : Rows
+        The training rows.
+    n_classes : int
+        K.
+    network : type of torch.nn.Module, optional
+        Instead of the default network; its sizes are filled in by name.
+    settings : dict
+        ``max_epochs``, ``batch_size``, ``lr``, ``weight_decay``, ``device``, ``verbose``: of the default network.
+    training : dict
+        What a Net trains by: ``objective``, ``mixup_alpha``.
+    record : tuple of str
+        Signals to record.
+    seed : int
+        Of this model.
+    """
+    if estimator is None:
+        return NetModel(_default_net(rows, n_classes, network, settings, training, record, seed))
+    for name in ("max_epochs", "batch_size", "lr", "network"):
+        value = network if name == "network" else settings[name]
+        if value is not None:
+            raise ParameterError(f"{name} must be None when an estimator is given, got {value!r}. Set it on the estimator.")
+    if isinstance(estimator, type):
+        raise InputTypeError(f"estimator must be an instance, got the class {estimator.__name__}.")
+    if isinstance(estimator, NeuralNetClassifier):
+        return _from_skorch(estimator, training, record, seed)
+    if not hasattr(estimator, "predict_proba"):
+        raise InputTypeError(
+            f"estimator must be a skorch NeuralNetClassifier or have predict_proba, got {type(estimator).__name__}."
+        )
+    _refuse_mixup(estimator, training)
+    classifier = clone(estimator)
+    if "random_state" in classifier.get_params() and classifier.get_params()["random_state"] is None:
+        classifier.set_params(random_state=seed)
+    return SklearnModel(classifier)
+
+
+def _default_net(
+    rows: Rows,
+    n_classes: int,
+    network: type[nn.Module] | None,
+    settings: dict[str, Any],
+    training: dict[str, Any],
+    record: tuple[str, ...],
+    seed: int,
+) -> Net:
+    network = network or default_network(rows.shape)
+    arguments = {f"module__{k}": v for k, v in network_arguments(network, rows.shape, n_classes).items()}
+    return Net(
+        network,
+        max_epochs=MAX_EPOCHS if settings["max_epochs"] is None else settings["max_epochs"],
+        batch_size=default_batch_size(len(rows)) if settings["batch_size"] is None else settings["batch_size"],
+        lr=LR if settings["lr"] is None else settings["lr"],
+        lr_drops=(0.5, 0.75),
+        lr_drop_factor=5.0,
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=0.9,
+        optimizer__nesterov=True,
+        optimizer__weight_decay=settings["weight_decay"],
+        augment=default_augmentation(rows.shape),
+        device=str(rows.device),
+        verbose=settings["verbose"],
+        record=record,
+        random_state=seed,
+        **training,
+        **arguments,
+    )
+
+
+def _from_skorch(
+    estimator: NeuralNetClassifier, training: dict[str, Any], record: tuple[str, ...], seed: int
+) -> Model:
+    if isinstance(estimator.module, nn.Module):
+        raise ParameterError(
+            f"estimator.module must be a class, got an instance of {type(estimator.module).__name__}, which would carry "
+            "its trained weights into every fold. Pass the class, and its arguments as module__name=..."
+        )
+    _refuse_validation(estimator)
+    if type(estimator) is NeuralNetClassifier:
+        parameters = {k: v for k, v in estimator.get_params(deep=False).items() if not k.startswith("callbacks__")}
+        parameters = {k: copy.deepcopy(v) for k, v in parameters.items()} | {"train_split": None, "device": estimator.device}
+        return NetModel(Net(**parameters, record=record, random_state=seed, **training))
+    net = clone(estimator).set_params(train_split=None)
+    if isinstance(net, Net):
+        net.set_params(record=tuple(sorted({*net.record, *record})))
+        net.set_params(random_state=seed if net.random_state is None else net.random_state)
+        return NetModel(net if training["objective"] == "cross_entropy" else net.set_params(**training))
+    _refuse_mixup(estimator, training)
+    return SkorchModel(net, record)
+
+
+def _refuse_mixup(estimator: Any, training: dict[str, Any]) -> None:
+    if training["objective"] != "cross_entropy":
+        raise ParameterError(
+            f"objective must be 'cross_entropy' with {type(estimator).__name__}, whose training is its own, "
+            f"got {training['objective']!r}. Only a NeuralNetClassifier or Net can be trained otherwise."
+        )
+
+
+def _refuse_validation(estimator: NeuralNetClassifier) -> None:
+    for item in estimator.callbacks or []:
+        callback = item[1] if isinstance(item, tuple) else item
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith("valid"):
+            raise ParameterError(
+                f"estimator.callbacks must not monitor validation scores, got {type(callback).__name__} on {monitor!r}. "
+                "No rows are held out, because rows held out would have no signals; monitor 'train_loss'."
+            )
