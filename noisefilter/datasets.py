@@ -277,7 +277,7 @@ def load_image_folder(
     ParameterError
         If ``image_size`` is not a whole number of at least 8.
     """
-    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 8:
+    if not isinstance(image_size, int) or image_size < 8:
         raise ParameterError(f"image_size must be a whole number of at least 8 pixels, got {image_size!r}.")
     root = Path(root)
     names, left_out = _image_names(root)

@@ -1,6 +1,7 @@
 """The command line: what it prints, writes and refuses. Most tests put a cheap filter in the place of INN."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -256,6 +257,16 @@ def test_hostile_names_print_on_lines_of_their_own(run, tmp_path, photos):
     assert "\x1b" not in out
     assert r"dark/[bold]\n\x1b[2J\u202e=1.png" in out
     assert f"dark/{name}" in [row["file"] for row in table(tmp_path / "a")]
+
+
+def test_a_terminal_without_unicode_still_gets_its_summary(tmp_path, photos, monkeypatch):
+    (photos / "dark/01.png").rename(photos / "dark" / "ü.png")
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii", write_through=True))
+    with pytest.raises(SystemExit) as end:
+        main(["audit", str(photos), "--out", str(tmp_path / "a")])
+    assert not end.value.code
+    assert rb"dark/\xfc.png" in printed.getvalue()
 
 
 def test_many_classes_are_cut_to_the_worst(run, tmp_path):

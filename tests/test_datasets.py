@@ -195,6 +195,13 @@ def test_a_large_jpeg_is_still_itself(photos):
     assert np.abs(image[:, 18:] - BLUE).max() < 12
 
 
+def test_a_small_jpeg_keeps_its_detail(photos):
+    stripes = (np.arange(64) // 4 % 2 * 255).astype(np.uint8)
+    Image.fromarray(np.tile(stripes, (64, 1))).save(photos / "red/c.jpg", quality=95)
+    image = row(load(photos, image_size=64), "red/c.jpg")
+    assert np.abs(image[..., 0].astype(int) - stripes).max() < 20
+
+
 @pytest.mark.parametrize(
     ("mode", "color", "suffix", "expected"),
     [
@@ -251,8 +258,9 @@ def broken_files(folder):
     (folder / "script.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     Image.new("F", (12, 12), 0.5).save(folder / "float.tif")
     Image.fromarray(np.full((12, 12), 10**6, dtype=np.int32)).save(folder / "int.tif")
-    (folder / "folder.png.link.png").symlink_to(folder / "nowhere.png")
-    return ["cut.gif", "cut.jpg", "cut.png", "cut.tif", "float.tif", "folder.png.link.png", "int.tif",
+    noise.save(folder / "icon.png", "ICO")  # Pillow could, but only formats that are photos are opened
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    return ["cut.gif", "cut.jpg", "cut.png", "cut.tif", "float.tif", "gone.png", "icon.png", "int.tif",
             "script.png", "text.jpg", "zero.png"]  # fmt: skip
 
 
@@ -270,13 +278,16 @@ def test_unreadable_images_are_counted_and_named(photos):
 
 def test_unreadable_images_can_be_skipped(photos):
     names = broken_files(photos / "red")
+    (photos / "blue/0.png").touch()
+    (photos / "notes.txt").touch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source = load(photos, skip_unreadable=True)
     assert source.names == ["blue/10.png", "blue/2.png", "red/a.png", "red/b.png"]
     assert source.y.tolist() == ["blue", "blue", "red", "red"]
+    assert (source.X[:2] == BLUE).all()
     assert (source.X[2:] == RED).all()
-    assert source.left_out == [f"red/{name}" for name in names]
+    assert source.left_out == ["blue/0.png", "notes.txt", *(f"red/{name}" for name in names)]
     assert "4 images" in source.description
 
 

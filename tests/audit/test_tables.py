@@ -154,7 +154,8 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "marker", [None, "{", "[]", '{"made_by": "somebody"}', '{"made_by": "noisefilter audit"}']
+    "marker",
+    [None, "{", "[]", '{"made_by": "somebody", "files": ["thesis.tex"]}', '{"made_by": "noisefilter audit"}'],
 )
 def test_other_things_are_never_replaced(tmp_path, marker):
     (tmp_path / "thesis.tex").write_text("years of work")
