@@ -21,7 +21,7 @@ from noisefilter.datasets import load
 
 parser = argparse.ArgumentParser(description="Find planted wrong labels in CIFAR-10.")
 parser.add_argument("--data", help="torchvision's CIFAR folder, or an .npz file with X and y")
-parser.add_argument("--quick", action="store_true", help="5,000 images and 10 epochs")
+parser.add_argument("--quick", action="store_true", help="5,000 images and 20 epochs")
 arguments = parser.parse_args()
 
 # %%
@@ -41,7 +41,7 @@ if arguments.quick:
 # Plant the noise and look for it. The filter sees nothing but ``X`` and ``y``.
 
 y, planted = plant_noise(truth, "symmetric_excluding", 0.1, random_state=0)
-scorer = INNScorer(max_epochs=10 if arguments.quick else 30, random_state=0, verbose=1)
+scorer = INNScorer(max_epochs=20 if arguments.quick else 30, random_state=0, verbose=1)
 verdict = scorer.fit(X, y).verdict_
 
 # %%
