@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from noisefilter import splits
 from noisefilter.balance import replacement_rows
 from noisefilter.batches import Rows, choose_device, picked
 from noisefilter.errors import InputError, LabelError, ParameterError
@@ -21,6 +22,13 @@ from noisefilter.inputs import Labels, as_rows, check_array_like, check_finite, 
 from noisefilter.scores import best_other
 from noisefilter.splits import Split
 from noisefilter.verdict import CLEAN, ID_NOISE, Signals, Verdict
+
+
+class NoiseEstimate(NamedTuple):
+    """Estimated share of wrong labels, and P(given j | true i) of shape (K, K) in the order of the codes."""
+
+    rate: float
+    transition: NDArray[np.float64]
 
 
 class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[misc, call-arg]
@@ -71,16 +79,20 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         """Train; return signals, and what :meth:`_collect_new` needs. ``rng`` is a RandomState of this fit's own."""
 
     @abstractmethod
-    def _score(self, signals: Signals, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
+        """Return the probabilities (n, K) that suggested labels and estimates are read from."""
+
+    @abstractmethod
+    def _score(
+        self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
+    ) -> NDArray[np.float64]:
         """Return the scores (n,), higher = cleaner."""
 
     @abstractmethod
-    def _split(self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]) -> Split:
+    def _split(
+        self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
+    ) -> Split:
         """Decide which rows are clean."""
-
-    @abstractmethod
-    def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
-        """Return the probabilities (n, K) that suggested labels are read from."""
 
     def _check_parameters(self) -> None:
         """Raise ParameterError for parameters out of range."""
@@ -147,28 +159,24 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         return self
 
     def _judge(self, signals: Signals, labels: Labels) -> Verdict:
-        scores = self._score(signals, labels.codes)
-        split = self._split(scores, signals, labels.codes)
-        others = best_other(self._class_probs(signals), labels.codes)
+        probs = self._class_probs(signals)
+        rate = splits.estimate_noise_rate(probs, labels.codes, signals.probe_probs, signals.probe_codes)
+        noise = NoiseEstimate(rate, splits.estimate_transition(probs, labels.codes, rate))
+        scores = self._score(signals, labels.codes, noise)
+        split = self._split(scores, signals, labels.codes, noise)
         rank = np.argsort(labels.order)
         return Verdict(
             labels=labels.given,
             classes=labels.classes,
             scores=scores,
             partition=np.where(split.clean, CLEAN, ID_NOISE),
-            alternatives=labels.classes[labels.order[others]],
+            alternatives=labels.classes[labels.order[best_other(probs, labels.codes)]],
             threshold=split.threshold,
             clean_proba=split.clean_proba,
-            estimated_noise_rate=float("nan") if split.noise_rate is None else split.noise_rate,
-            transition_matrix=self._transition_matrix(split, signals, labels.codes)[np.ix_(rank, rank)],
+            estimated_noise_rate=rate if split.noise_rate is None else split.noise_rate,
+            transition_matrix=noise.transition[np.ix_(rank, rank)],
             method=type(self).__name__,
         )
-
-    @abstractmethod
-    def _transition_matrix(
-        self, split: Split, signals: Signals, codes: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """Estimate P(given | true), (K, K)."""
 
     # -- the step in a Pipeline -------------------------------------------------------------------
 
@@ -203,7 +211,7 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         rows = self._check_rows(X, None, reset=False)
         return self._wrap(self._network_features(self._network(), rows) if self.output == "features" else self._plain(X))
 
-    def score_samples(self, X: Any, y: Any) -> NDArray[np.float64]:  # noqa: N803
+    def score_new(self, X: Any, y: Any) -> NDArray[np.float64]:  # noqa: N803
         """Judge rows that arrive later, with the network at hand.
 
         Parameters
@@ -227,7 +235,10 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         codes = np.searchsorted(self.classes_, given)
         order = check_labels(self.verdict_.labels).order
         signals = self._collect_new(self._network(), rows)
-        return self._score(signals, np.argsort(order)[codes])
+        noise = NoiseEstimate(
+            self.verdict_.estimated_noise_rate, self.verdict_.transition_matrix[np.ix_(order, order)]
+        )
+        return self._score(signals, np.argsort(order)[codes], noise)
 
     def _network(self) -> Any:
         if self._fitted is None:

@@ -50,6 +50,8 @@ def check_labels(y: Any) -> Labels:
         given = given[:, 0]
     if given.ndim != 1:
         raise LabelError(f"y must be a 1-D array with one label per row, got an array of shape {given.shape}.")
+    if len(given) == 0:
+        raise LabelError("y must have labels, got 0 sample(s).")
     _refuse_missing(given)
     kind = _kind_of(given)
     if kind not in ("binary", "multiclass"):

@@ -192,7 +192,7 @@ def build_model(
     network : type of torch.nn.Module, optional
         Instead of the default network; its sizes are filled in by name.
     settings : dict
-        ``max_epochs``, ``batch_size``, ``lr``, ``weight_decay``, ``device``, ``verbose``: of the default network.
+        ``max_epochs``, ``batch_size``, ``lr``, ``verbose``: of the default network.
     training : dict
         What a Net trains by: ``objective``, ``mixup_alpha``.
     record : tuple of str
@@ -242,7 +242,7 @@ def _default_net(
         optimizer=torch.optim.SGD,
         optimizer__momentum=0.9,
         optimizer__nesterov=True,
-        optimizer__weight_decay=settings["weight_decay"],
+        optimizer__weight_decay=5e-4,
         augment=default_augmentation(rows.shape),
         device=str(rows.device),
         verbose=settings["verbose"],

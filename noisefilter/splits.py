@@ -347,7 +347,7 @@ def joint(probs: NDArray[Any], codes: NDArray[Any]) -> Split:
     """Flag, for every pair (given k, true j), as many rows as the confident joint counts.
 
     The rows labelled k with the largest ``P_j - P_k`` go first. A row whose given label is its most probable
-    class is never flagged, and a class keeps at least one row. Expects probabilities of a network that has
+    class is never flagged, nor is the only row of a class. Expects probabilities of a network that has
     not memorized its labels, best out of sample. The rule of cleanlab's ``find_label_issues``.
 
     References
@@ -364,8 +364,6 @@ def joint(probs: NDArray[Any], codes: NDArray[Any]) -> Split:
         quota[given] = 0
         for true in np.flatnonzero(quota):
             flagged[rows[np.argsort(-gain[:, true], kind="stable")[: quota[true]]]] = True
-        if flagged[rows].all():
-            flagged[rows[probs[rows, given].argmax()]] = False
     own = probs[np.arange(len(codes)), codes]
     flagged &= own + 1e-6 < probs.max(axis=1)
     rate = 1.0 - expected.trace() / max(expected.sum(), 1.0)
@@ -513,7 +511,8 @@ def estimate_transition(
     promised = members.T @ probs
     excess = np.minimum((carried - doubt_ratio * promised) / (1.0 - doubt_ratio), carried)
     off_diagonal = _shrunk(excess, carried / (1.0 - doubt_ratio) ** 2, members.sum(axis=0), doubt_ratio)
-    mass = _predicted(probs).mean(axis=0)  # how common each true class is
+    mass = (probs == probs.max(axis=1, keepdims=True)).mean(axis=0)
+    mass = mass / mass.sum()  # how common each true class is
     seen = max(float(mass @ off_diagonal.sum(axis=1)), _SMALLEST)
     off_diagonal = _dominated(off_diagonal * min(2.0, max(1.0, rate / seen)))
     missing = max(rate - float(mass @ off_diagonal.sum(axis=1)), 1e-3)  # no label is beyond all doubt
@@ -521,15 +520,10 @@ def estimate_transition(
     return off_diagonal + np.diag(1.0 - off_diagonal.sum(axis=1))
 
 
-def _predicted(probs: Floats) -> NDArray[np.bool_]:
-    """Mark the most probable class of every row, (n, K); none where two tie, so that no class comes first."""
-    predicted = probs == probs.max(axis=1, keepdims=True)
-    return np.asarray(predicted & (predicted.sum(axis=1, keepdims=True) == 1))
-
-
 def _anchors(probs: Floats) -> NDArray[np.bool_]:
     """Mark, per class, the surer half of the rows predicted so, (n, K)."""
-    top, predicted = probs.max(axis=1), _predicted(probs)
+    top = probs.max(axis=1)
+    predicted = probs == top[:, None]  # both classes of a tie, so that no class comes first
     members = np.zeros_like(predicted)
     for k in np.flatnonzero(predicted.any(axis=0)):
         members[:, k] = predicted[:, k] & (top >= np.median(top[predicted[:, k]]))

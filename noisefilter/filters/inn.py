@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter import scores, splits
-from noisefilter.base import BaseFilter
+from noisefilter.base import BaseFilter, NoiseEstimate
 from noisefilter.batches import Rows, picked
-from noisefilter.errors import MissingSignalError, ParameterError
+from noisefilter.errors import ParameterError
 from noisefilter.models import Model, build_model
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
@@ -42,8 +42,9 @@ class INNScorer(BaseFilter):
 
     .. math:: \bar P_i = \frac1L \sum_{l=1}^{L} \int_0^1 f(a x_i + (1-a) x_l)\,da
 
-    The paper's score is :math:`\bar P_i[y_i]`. The default is its logit margin, with :math:`\bar P_i`
-    averaged with the training-time probabilities of the second half of the epochs.
+    The paper's score is :math:`\bar P_i[y_i]`. The default averages :math:`\bar P_i` with the training-time
+    probabilities of the second half of the epochs and turns it into the log-odds that the given label is the
+    true class, corrected for how labels get confused (:func:`noisefilter.splits.corrected_log_odds`).
 
     Parameters
     ----------
@@ -74,13 +75,16 @@ class INNScorer(BaseFilter):
         Rule for the integral.
     n_interior : int, default=2
         Evaluations inside each path. The paper's ten trapezoids are nine.
-    score : {"margin", "probability"}, default="margin"
-        Logit margin of the given label in :math:`\bar P_i` (beyond the paper), or :math:`\bar P_i[y_i]`.
+    row_score : {"corrected", "margin", "probability"}, default="corrected"
+        Corrected log-odds, logit margin of the given label in :math:`\bar P_i` (both beyond the paper), or the
+        paper's :math:`\bar P_i[y_i]`.
     average : bool, default=True
         Average :math:`\bar P_i` with the mean training-time probabilities of the row (beyond the paper).
     split : {"auto", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
-        Decision rule, see :mod:`noisefilter.splits`. ``"beta"`` is the paper's two-component Beta
-        mixture; on clean data a mixture finds two components all the same.
+        Decision rule. ``"auto"`` flags as many rows as the network contradicts beyond its own doubt
+        (:func:`noisefilter.splits.estimate_noise_rate`), worst scores first. The others are rules of
+        :mod:`noisefilter.splits`; ``"beta"`` is the paper's two-component Beta mixture, for
+        ``row_score="probability"``. On clean data a mixture finds two components all the same.
     threshold : float, optional
         With ``split="threshold"``: rows that score at least this are clean.
     keep : float, optional
@@ -94,8 +98,6 @@ class INNScorer(BaseFilter):
         Where 4-D images have their channels, if the shape does not tell.
     device : str, default="auto"
         ``"auto"`` is CUDA where there is a GPU.
-    weight_decay : float, default=5e-4
-        Of the default network.
     keep_signals : bool, default=True
         Keep ``signals_``, to judge again by :meth:`fit_signals` with other parameters.
     verbose : int, default=0
@@ -112,7 +114,7 @@ class INNScorer(BaseFilter):
     right label to any method that learns from these labels alone. Exact duplicates of a row are its
     neighbors; a path between them is a point, and the score is then :math:`f_{y}(x)`.
 
-    Deviations from the paper, each undone by :meth:`as_published`: margin instead of probability; averaging
+    Deviations from the paper, each undone by :meth:`as_published`: corrected log-odds instead of the probability; averaging
     with training-time probabilities; :math:`h` from :math:`f`; cross-entropy instead of mixup; two Gauss points
     instead of ten trapezoids; the default decision rule instead of a Beta mixture; the small networks.
     Eq. (1) prints :math:`1 - a x_l`, read as :math:`(1-a) x_l`.
@@ -147,7 +149,7 @@ class INNScorer(BaseFilter):
         n_neighbors: int = 10,
         quadrature: str = "gauss",
         n_interior: int = 2,
-        score: str = "margin",
+        row_score: str = "corrected",
         average: bool = True,
         split: str = "auto",
         threshold: float | None = None,
@@ -156,7 +158,6 @@ class INNScorer(BaseFilter):
         output: str = "rows",
         channels: str | None = None,
         device: str = "auto",
-        weight_decay: float = 5e-4,
         keep_signals: bool = True,
         verbose: int = 0,
         random_state: Any = None,
@@ -172,7 +173,7 @@ class INNScorer(BaseFilter):
         self.n_neighbors = n_neighbors
         self.quadrature = quadrature
         self.n_interior = n_interior
-        self.score = score
+        self.row_score = row_score
         self.average = average
         self.split = split
         self.threshold = threshold
@@ -181,7 +182,6 @@ class INNScorer(BaseFilter):
         self.output = output
         self.channels = channels
         self.device = device
-        self.weight_decay = weight_decay
         self.keep_signals = keep_signals
         self.verbose = verbose
         self.random_state = random_state
@@ -201,7 +201,7 @@ class INNScorer(BaseFilter):
         published = {
             "network": PreActResNet18, "max_epochs": 50, "batch_size": 128, "lr": 0.02, "objective": "mixup",
             "feature_network": "own", "n_neighbors": 10, "quadrature": "trapezoid", "n_interior": 9,
-            "score": "probability", "average": False, "split": "beta",
+            "row_score": "probability", "average": False, "split": "beta",
         }  # fmt: skip
         return cls(**(published | changes))
 
@@ -245,7 +245,7 @@ class INNScorer(BaseFilter):
         training = {"objective": objective, "mixup_alpha": self.mixup_alpha}
         settings = {
             "max_epochs": self.max_epochs, "batch_size": self.batch_size, "lr": self.lr,
-            "weight_decay": self.weight_decay, "verbose": self.verbose,
+            "verbose": self.verbose,
         }  # fmt: skip
         return build_model(
             self.estimator, rows, n_classes, network=self.network, settings=settings, training=training,
@@ -281,22 +281,36 @@ class INNScorer(BaseFilter):
         (path_probs,) = signals.require("path_probs")
         return self._blend(path_probs, signals.mean_probs)
 
-    def _row_scores(self, probs: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
-        return scores.log_margin(probs, codes) if self.score == "margin" else scores.given_probability(probs, codes)
+    def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
+        return self._row_scores(self._class_probs(signals), codes, noise)
 
-    def _score(self, signals: Signals, codes: NDArray[np.int64]) -> NDArray[np.float64]:
-        return self._row_scores(self._class_probs(signals), codes)
+    def _row_scores(
+        self, probs: NDArray[np.float64], codes: NDArray[np.int64], noise: NoiseEstimate
+    ) -> NDArray[np.float64]:
+        if self.row_score == "corrected":
+            return splits.corrected_log_odds(probs, codes, noise.transition)
+        return scores.log_margin(probs, codes) if self.row_score == "margin" else scores.given_probability(probs, codes)
 
-    def _split(self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]) -> Split:
-        return Split(scores > 0, 0.0, None, float((scores<=0).mean()))
-    def _transition_matrix(self, split, signals, codes):
-        K=self._class_probs(signals).shape[1]; return np.eye(K)
+    def _split(
+        self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
+    ) -> Split:
+        if self.split == "auto":
+            return splits.at_rate(scores, noise.rate)
+        if self.split == "probes":
+            return splits.probes(scores, self._row_scores(*signals.require("probe_probs", "probe_codes"), noise))
+        if self.split == "joint":
+            return splits.joint(self._class_probs(signals), codes)
+        if self.split == "threshold":
+            return splits.threshold(scores, self.threshold)
+        if self.split == "keep":
+            return splits.keep_fraction(scores, self.keep)
+        return splits.mixture(scores, kind=self.split)
 
     # Rows that arrive later.
 
     def _collect_new(self, fitted: _Fitted, rows: Rows) -> Signals:
         if fitted.given_features:
-            raise ParameterError("score_samples needs the network's own features, got a scorer fitted with features=.")
+            raise ParameterError("score_new needs the network's own features, got a scorer fitted with features=.")
         probs, f_features = fitted.f.evaluate(rows, fitted.h is fitted.f)
         space = f_features if fitted.h is fitted.f else fitted.h.evaluate(rows, True)[1]
         neighbors = nearest(fitted.features, self._clipped_neighbors(len(fitted.rows)), queries=space)
@@ -315,7 +329,7 @@ class INNScorer(BaseFilter):
         super()._check_parameters()
         self._rule()
         allowed = {
-            "score": ("margin", "probability"), "feature_network": ("f", "own"),
+            "row_score": ("corrected", "margin", "probability"), "feature_network": ("f", "own"),
             "objective": ("cross_entropy", "mixup"),
             "split": ("auto", "probes", "joint", "beta", "gaussian", "threshold", "keep"),
         }  # fmt: skip
@@ -328,6 +342,8 @@ class INNScorer(BaseFilter):
                     f"{name} must be given with split={split!r} and only then, got {name}={getattr(self, name)!r} "
                     f"with split={self.split!r}."
                 )
+        if self.split == "beta" and self.row_score != "probability":
+            raise ParameterError(f"row_score must be 'probability' with split='beta', got {self.row_score!r}.")
         if not isinstance(self.n_neighbors, int | np.integer) or self.n_neighbors < 1:
             raise ParameterError(f"n_neighbors must be a whole number of at least 1, got {self.n_neighbors!r}.")
         if not 0 <= self.probes < 1:
