@@ -199,7 +199,7 @@ def mixture(scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "beta") ->
     Deviations, all to be robust: two deterministic starts (the halves at the median; Beta(1, 2) and
     Beta(2, 1)) of which the likelier fit is kept; EM until it stands still (at most 200 steps) instead of
     10; floors for weights and variances; outliers below the 0.1 percentile clipped before scaling
-    ("gaussian"); the posterior is constant outside the two means and made non-decreasing between them. A
+    ("gaussian"); the posterior is constant outside the two means, which makes it non-decreasing. A
     beta fit whose means differ by less than 0.02 is replaced by a Gaussian one. Warns when the components
     hardly separate (Ashman's D < 1): the split is then arbitrary, as it is whenever wrong labels are few.
 
@@ -293,7 +293,11 @@ def _expectation_maximization(
 
 
 def _split_posterior(scores: Floats, x: Floats, fit: _Mixture, log_density: _Density) -> Split:
-    """Posterior of the clean component, monotone in the score; clean where it is at least 0.5."""
+    """Posterior of the clean component, clean where it is at least 0.5.
+
+    Between the means it rises: the slope of the log-ratio of two Gaussians, and that of two Betas times
+    x (1 - x), is linear in x and positive at both means. Outside them it is held constant.
+    """
     distance = (fit.means[1] - fit.means[0]) * np.sqrt(2 / fit.variances.sum())
     if distance < 1.0:
         warnings.warn(
@@ -305,8 +309,6 @@ def _split_posterior(scores: Floats, x: Floats, fit: _Mixture, log_density: _Den
     inside = np.clip(x, fit.means[0], fit.means[1])
     log_parts = np.log(fit.weights) + log_density(inside, fit.means, fit.variances)
     posterior = np.exp(log_parts[:, 1] - logsumexp(log_parts, axis=1))
-    order = np.argsort(scores, kind="stable")
-    posterior[order] = np.maximum.accumulate(posterior[order])
     clean = posterior >= 0.5
     cut = float(scores[clean].min()) if clean.any() else None
     return Split(clean, cut, posterior, float(1 - posterior.mean()))
@@ -524,7 +526,7 @@ def _anchors(probs: Floats) -> NDArray[np.bool_]:
     """Mark, per class, the surer half of the rows predicted so, (n, K)."""
     top = probs.max(axis=1)
     predicted = probs == top[:, None]  # both classes of a tie, so that no class comes first
-    members = np.zeros_like(predicted)
+    members: NDArray[np.bool_] = np.zeros(probs.shape, dtype=bool)
     for k in np.flatnonzero(predicted.any(axis=0)):
         members[:, k] = predicted[:, k] & (top >= np.median(top[predicted[:, k]]))
     return members
@@ -541,7 +543,7 @@ def _shrunk(excess: Floats, variance: Floats, n_anchors: NDArray[Any], doubt_rat
     trust = between * size**2 / (between * size**2 + chance + _SMALLEST)
     rates = mean + trust * (x / np.maximum(size, 1.0) - mean)
     out = np.zeros_like(excess)
-    out[pairs] = np.maximum(rates, 0.02 * mean)
+    out[pairs] = np.maximum(rates, 0.0)
     return out
 
 
