@@ -75,7 +75,9 @@ class LazyRows:
         Where batches go.
     """
 
-    def __init__(self, read: Callable[[NDArray[np.int64]], NDArray[Any]], n: int, images: bool, device: torch.device):
+    def __init__(
+        self, read: Callable[[NDArray[np.int64]], NDArray[Any]], n: int, images: bool, device: torch.device
+    ):
         self.read = read
         self.n = n
         self.images = images
@@ -155,5 +157,7 @@ def statistics(rows: Rows, batch_size: int = 4096) -> tuple[Tensor, Tensor]:
     count = len(rows) * (rows.shape[1] * rows.shape[2] if len(rows.shape) == 3 else 1)
     mean = sum(rows.take(i).double().sum(axes) for i in in_order(rows, batch_size)) / count
     wide = mean[:, None, None] if len(rows.shape) == 3 else mean
-    variance = sum((rows.take(i).double() - wide).square().sum(axes) for i in in_order(rows, batch_size)) / count
+    variance = (
+        sum((rows.take(i).double() - wide).square().sum(axes) for i in in_order(rows, batch_size)) / count
+    )
     return torch.as_tensor(mean), torch.as_tensor(variance).sqrt()

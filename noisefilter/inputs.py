@@ -49,7 +49,9 @@ def check_labels(y: Any) -> Labels:
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if given.ndim != 1:
-        raise LabelError(f"y must be a 1-D array with one label per row, got an array of shape {given.shape}.")
+        raise LabelError(
+            f"y must be a 1-D array with one label per row, got an array of shape {given.shape}."
+        )
     if len(given) == 0:
         raise LabelError("y must have labels, got 0 sample(s).")
     _refuse_missing(given)
@@ -88,7 +90,9 @@ def _kind_of(given: NDArray[Any]) -> str:
         try:
             np.unique(given)
         except TypeError as error:
-            raise LabelError(f"y must hold labels of one type, got {', '.join(types)}. Unknown label type.") from error
+            raise LabelError(
+                f"y must hold labels of one type, got {', '.join(types)}. Unknown label type."
+            ) from error
         return "multiclass" if {"str"} >= set(types) else str(type_of_target(given.tolist()))
     return "multiclass" if given.dtype.kind in "USb" and len(given) else str(type_of_target(given))
 
@@ -111,7 +115,7 @@ def channel_axis(shape: tuple[int, ...], channels: str | None) -> str:
     return "first" if first else "last"
 
 
-def as_rows(X: Any, *, device: torch.device, channels: str | None = None, raw: bool = False) -> Rows:  # noqa: N803
+def as_rows(X: Any, *, device: torch.device, channels: str | None = None, raw: bool = False) -> Rows:
     """Turn validated input into rows for the engine.
 
     Parameters
@@ -136,7 +140,9 @@ def as_rows(X: Any, *, device: torch.device, channels: str | None = None, raw: b
         return ArrayRows((x if x.is_floating_point() else x.float()).to(device))
     x = x[..., None] if x.ndim == 3 else x
     if x.ndim != 4:
-        raise InputError(f"X must be (n, d) rows or (n, height, width[, channels]) images, got shape {tuple(x.shape)}.")
+        raise InputError(
+            f"X must be (n, d) rows or (n, height, width[, channels]) images, got shape {tuple(x.shape)}."
+        )
     if X.ndim == 4 and channel_axis(tuple(x.shape), channels) == "first":
         x = x.permute(0, 2, 3, 1)
     x = x if x.dtype in (torch.uint8, torch.float32) else x.float()
@@ -153,13 +159,15 @@ def _owned(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array) if array.flags.writeable else array.copy()
 
 
-def is_dataset(X: Any) -> bool:  # noqa: N803
+def is_dataset(X: Any) -> bool:
     """Whether ``X`` is a map-style Dataset: items by number, a length, and no array."""
-    array_like = hasattr(X, "__array__") or hasattr(X, "iloc") or isinstance(X, list | tuple | str | bytes | dict)
+    array_like = (
+        hasattr(X, "__array__") or hasattr(X, "iloc") or isinstance(X, list | tuple | str | bytes | dict)
+    )
     return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not array_like
 
 
-def _lazy(X: Any, device: torch.device, channels: str | None, raw: bool) -> LazyRows:  # noqa: N803
+def _lazy(X: Any, device: torch.device, channels: str | None, raw: bool) -> LazyRows:
     first = _items(X, np.zeros(1, dtype=np.int64))
     images = not raw and first.ndim in (3, 4)
     to_last = images and first.ndim == 4 and channel_axis(first.shape, channels) == "first"
@@ -175,18 +183,20 @@ def _lazy(X: Any, device: torch.device, channels: str | None, raw: bool) -> Lazy
     return LazyRows(read, len(X), images, device)
 
 
-def _items(X: Any, index: NDArray[np.int64]) -> NDArray[Any]:  # noqa: N803
+def _items(X: Any, index: NDArray[np.int64]) -> NDArray[Any]:
     """Read rows by number; an item of a Dataset may be ``(x, y)``, and an image of Pillow's."""
     if isinstance(X, np.memmap):
         return np.asarray(X[index])
     items = [X[int(i)] for i in index]
     items = [np.asarray(item[0] if isinstance(item, tuple | list) else item) for item in items]
     if len({item.shape for item in items}) > 1:
-        raise InputError(f"X must hold items of one shape, got {sorted({i.shape for i in items})}. Resize them first.")
+        raise InputError(
+            f"X must hold items of one shape, got {sorted({i.shape for i in items})}. Resize them first."
+        )
     return np.stack(items)
 
 
-def check_finite(X: NDArray[Any], names: NDArray[Any] | None = None) -> None:  # noqa: N803
+def check_finite(X: NDArray[Any], names: NDArray[Any] | None = None) -> None:
     """Raise InputError naming the first column, or image, that holds NaN or infinity."""
     if X.dtype.kind not in "fc" or np.isfinite(X).all():
         return
@@ -202,7 +212,7 @@ def check_finite(X: NDArray[Any], names: NDArray[Any] | None = None) -> None:  #
     raise InputError(f"X must be finite, got {what} in {where} ({len(rows)} rows). Input X contains {what}.")
 
 
-def check_array_like(X: Any) -> NDArray[Any]:  # noqa: N803
+def check_array_like(X: Any) -> NDArray[Any]:
     """Return a numeric array of at least two dimensions from an array, Tensor or nested list.
 
     Raises
@@ -213,22 +223,32 @@ def check_array_like(X: Any) -> NDArray[Any]:  # noqa: N803
     try:
         array = np.asarray(X.detach().cpu() if isinstance(X, torch.Tensor) else X)
     except ValueError as error:  # a ragged list
-        raise InputError("X must hold rows of one shape, got rows of different shapes. Resize images first.") from error
+        raise InputError(
+            "X must hold rows of one shape, got rows of different shapes. Resize images first."
+        ) from error
     if array.dtype.kind == "O":
         shapes = {np.shape(row) for row in array} if array.ndim == 1 else set()
         if len(shapes) > 1 or shapes - {()}:
             some = ", ".join(map(str, sorted(shapes)[:3]))
-            raise InputError(f"X must hold rows of one shape, got shapes {some} in an object array. Resize images first.")
+            raise InputError(
+                f"X must hold rows of one shape, got shapes {some} in an object array. Resize images first."
+            )
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise InputTypeError(f"X must be numeric, got an object array: argument must be a number ({error}).") from error
+            raise InputTypeError(
+                f"X must be numeric, got an object array: argument must be a number ({error})."
+            ) from error
     if array.dtype.kind == "c":
         raise InputError("X must be real. Complex data not supported.")
     if array.dtype.kind not in "fiub":
         raise InputTypeError(f"X must be numeric, got dtype {array.dtype}. Encode text and categories first.")
     if array.ndim < 2:
-        raise InputError(f"X must be at least 2-D, got shape {array.shape}. Reshape your data: X.reshape(-1, 1).")
+        raise InputError(
+            f"X must be at least 2-D, got shape {array.shape}. Reshape your data: X.reshape(-1, 1)."
+        )
     if array.ndim == 2 and array.shape[1] == 0:
-        raise InputError(f"X must have columns, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required.")
+        raise InputError(
+            f"X must have columns, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
+        )
     return array.astype(np.uint8) if array.dtype.kind == "b" else array

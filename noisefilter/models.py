@@ -76,7 +76,9 @@ class _EpochRecorder(Callback):  # type: ignore[misc] # skorch is untyped
                 logits, target = probs.clamp_min(1e-12).log(), self.codes[index]
                 losses = nn.functional.nll_loss(logits, target, reduction="none")
                 self.recorder.batch(index, probs, logits, target, losses)
-        self.recorder.end_epoch(net.optimizer_.param_groups[0]["lr"] if hasattr(net, "optimizer_") else float("nan"))
+        self.recorder.end_epoch(
+            net.optimizer_.param_groups[0]["lr"] if hasattr(net, "optimizer_") else float("nan")
+        )
 
 
 class SkorchModel:
@@ -90,7 +92,10 @@ class SkorchModel:
         """Train by the net's own loop."""
         target = torch.from_numpy(codes).to(rows.device)
         recorder = Recorder(self.record, len(rows), n_classes, self.net.max_epochs, rows.device)
-        callbacks = [*(self.net.callbacks or []), ("noisefilter", _EpochRecorder(recorder, rows, target, self))]
+        callbacks = [
+            *(self.net.callbacks or []),
+            ("noisefilter", _EpochRecorder(recorder, rows, target, self)),
+        ]
         self.net.set_params(callbacks=callbacks)
         self.net.fit(_Items(rows), codes)
         self.net.set_params(callbacks=callbacks[:-1])
@@ -99,10 +104,18 @@ class SkorchModel:
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Evaluate with the same feature hook as :class:`Net`."""
         caught: list[Tensor] = []
-        layer = next((m for m in reversed(list(self.net.module_.modules())) if isinstance(m, nn.Linear)), None)
+        layer = next(
+            (m for m in reversed(list(self.net.module_.modules())) if isinstance(m, nn.Linear)), None
+        )
         if features and layer is None:
-            raise ParameterError("estimator must have a linear layer to give features, got none. Pass features= to fit.")
-        hook = layer.register_forward_pre_hook(lambda _, x: caught.append(x[0].flatten(1).cpu())) if layer else None
+            raise ParameterError(
+                "estimator must have a linear layer to give features, got none. Pass features= to fit."
+            )
+        hook = (
+            layer.register_forward_pre_hook(lambda _, x: caught.append(x[0].flatten(1).cpu()))
+            if layer
+            else None
+        )
         try:
             probs = [self.predict_batch(rows.take(index)).cpu() for index in in_order(rows, _CHUNK)]
         finally:
@@ -155,7 +168,9 @@ class SklearnModel:
 
     def predict_batch(self, x: Tensor) -> Tensor:
         """Return probabilities (b, K)."""
-        return torch.from_numpy(np.asarray(self.classifier.predict_proba(x.flatten(1).cpu().numpy()), dtype=np.float64))
+        return torch.from_numpy(
+            np.asarray(self.classifier.predict_proba(x.flatten(1).cpu().numpy()), dtype=np.float64)
+        )
 
 
 def feeds_raw(estimator: Any) -> bool:
@@ -205,7 +220,9 @@ def build_model(
     for name in ("max_epochs", "batch_size", "lr", "network"):
         value = network if name == "network" else settings[name]
         if value is not None:
-            raise ParameterError(f"{name} must be None when an estimator is given, got {value!r}. Set it on the estimator.")
+            raise ParameterError(
+                f"{name} must be None when an estimator is given, got {value!r}. Set it on the estimator."
+            )
     if isinstance(estimator, type):
         raise InputTypeError(f"estimator must be an instance, got the class {estimator.__name__}.")
     if isinstance(estimator, NeuralNetClassifier):
@@ -235,7 +252,9 @@ def _default_net(
     return Net(
         network,
         max_epochs=MAX_EPOCHS if settings["max_epochs"] is None else settings["max_epochs"],
-        batch_size=default_batch_size(len(rows)) if settings["batch_size"] is None else settings["batch_size"],
+        batch_size=default_batch_size(len(rows))
+        if settings["batch_size"] is None
+        else settings["batch_size"],
         lr=LR if settings["lr"] is None else settings["lr"],
         lr_drops=(0.5, 0.75),
         lr_drop_factor=5.0,
@@ -263,8 +282,13 @@ def _from_skorch(
         )
     _refuse_validation(estimator)
     if type(estimator) is NeuralNetClassifier:
-        parameters = {k: v for k, v in estimator.get_params(deep=False).items() if not k.startswith("callbacks__")}
-        parameters = {k: copy.deepcopy(v) for k, v in parameters.items()} | {"train_split": None, "device": estimator.device}
+        parameters = {
+            k: v for k, v in estimator.get_params(deep=False).items() if not k.startswith("callbacks__")
+        }
+        parameters = {k: copy.deepcopy(v) for k, v in parameters.items()} | {
+            "train_split": None,
+            "device": estimator.device,
+        }
         return NetModel(Net(**parameters, record=record, random_state=seed, **training))
     net = clone(estimator).set_params(train_split=None)
     if isinstance(net, Net):

@@ -90,7 +90,9 @@ class Recorder:
         per_epoch = self.losses is not None or self.margins is not None or self.predictions is not None
         return per_epoch or (self.prob_sum is not None and epoch >= self.start)
 
-    def batch(self, index: Tensor, probs: Tensor, logits: Tensor, codes: Tensor, losses: Tensor | None) -> None:
+    def batch(
+        self, index: Tensor, probs: Tensor, logits: Tensor, codes: Tensor, losses: Tensor | None
+    ) -> None:
         """Record one batch of detached outputs: probabilities and logits (b, K), losses (b,)."""
         if self.losses is not None and losses is not None:
             self.losses[self.epoch, index] = losses.float()
@@ -111,7 +113,10 @@ class Recorder:
     def result(self) -> Recorded:
         """Return everything as numpy arrays."""
         means = None if self.prob_sum is None else self.prob_sum / max(1, self.epoch - self.start)
-        values = [None if v is None else v.cpu().numpy() for v in (self.losses, self.margins, self.predictions, means)]
+        values = [
+            None if v is None else v.cpu().numpy()
+            for v in (self.losses, self.margins, self.predictions, means)
+        ]
         return Recorded(values[0], values[1], values[2], values[3], np.array(self.rates))
 
 
@@ -177,7 +182,13 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         **kwargs: Any,
     ):
         super().__init__(
-            module, *args, criterion=criterion, train_split=train_split, max_epochs=max_epochs, lr=lr, **kwargs
+            module,
+            *args,
+            criterion=criterion,
+            train_split=train_split,
+            max_epochs=max_epochs,
+            lr=lr,
+            **kwargs,
         )
         self.augment = augment
         self.objective = objective
@@ -198,19 +209,21 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         if self.objective not in ("cross_entropy", "mixup"):
             raise ParameterError(f"objective must be 'cross_entropy' or 'mixup', got {self.objective!r}.")
         if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ParameterError(f"precision must be 'auto', 'float32' or 'bfloat16', got {self.precision!r}.")
+            raise ParameterError(
+                f"precision must be 'auto', 'float32' or 'bfloat16', got {self.precision!r}."
+            )
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with local_seed(self.seed_, torch.device(self.device)):
             super().initialize()
         self.bfloat16_inference_: bool | None = None
         return self
 
-    def fit(self, X: Any, y: Any, **fit_params: Any) -> Net:  # noqa: N803
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Net:
         """Train from new weights."""
         self.initialize()
         return self.partial_fit(X, y, **fit_params)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Net:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Net:
         """Train from the weights at hand. Unlike skorch's, an interrupt is not taken for the end."""
         if fit_params:
             raise ParameterError(f"Net.fit must be called with X and y only, got {sorted(fit_params)}.")
@@ -227,8 +240,13 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         self.notify("on_train_end", X=rows, y=codes)
         return self
 
-    def _rows(self, X: Any) -> Rows:  # noqa: N803
-        if hasattr(X, "take") and hasattr(X, "shape") and hasattr(X, "device") and not isinstance(X, Tensor | np.ndarray):
+    def _rows(self, X: Any) -> Rows:
+        if (
+            hasattr(X, "take")
+            and hasattr(X, "shape")
+            and hasattr(X, "device")
+            and not isinstance(X, Tensor | np.ndarray)
+        ):
             rows: Rows = X
             return rows
         x = torch.as_tensor(X)
@@ -243,7 +261,9 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         n_steps = self.max_epochs * count_batches(len(rows), self.batch_size)
         watched = {verb for verb in _BATCH_VERBS for _, cb in self.callbacks_ if _overrides(cb, verb)}
         drops = {int(share * self.max_epochs) for share in self.lr_drops}
-        with Progress(f"training {self.max_epochs} epochs on {len(rows):,} rows", n_steps, self.verbose > 0) as bar:
+        with Progress(
+            f"training {self.max_epochs} epochs on {len(rows):,} rows", n_steps, self.verbose > 0
+        ) as bar:
             for epoch in range(self.max_epochs):
                 if epoch in drops:
                     self._divide_learning_rate()
@@ -253,7 +273,9 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
                 for index in shuffled(len(rows), self.batch_size, generator):
                     loss, output = self._step(rows, codes, index, generator, watched)
                     if self.record and recorder is None:
-                        recorder = Recorder(self.record, len(rows), output.shape[1], self.max_epochs, rows.device)
+                        recorder = Recorder(
+                            self.record, len(rows), output.shape[1], self.max_epochs, rows.device
+                        )
                     if recorder is not None and recorder.wants(epoch) and self.objective != "mixup":
                         self._record(recorder, index, output, codes)
                     total += loss * len(index)
@@ -301,7 +323,9 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Mix the batch with a permutation of itself, and the objectives with the same weight."""
         alpha = torch.full((2,), self.mixup_alpha, dtype=torch.float64)
-        weight = float(torch._sample_dirichlet(alpha, generator=_on_cpu(generator))[0])  # Beta = Dirichlet of two
+        weight = float(
+            torch._sample_dirichlet(alpha, generator=_on_cpu(generator))[0]
+        )  # Beta = Dirichlet of two
         order = torch.randperm(len(x), generator=generator, device=generator.device)
         x = x if x.is_floating_point() else x.float()
         mixed = torch.lerp(x[order], x, weight)
@@ -402,7 +426,9 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         if len(exact) > 2 and np.ptp(exact) > 0:
             self.bfloat16_inference_ = bool(spearmanr(exact, fast).statistic >= 0.999)
 
-    def evaluate(self, X: Any, features: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:  # noqa: N803
+    def evaluate(
+        self, X: Any, features: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return probabilities (n, K) and, if asked for, features (n, d), from one evaluation pass."""
         rows = self._rows(X)
         if self.bfloat16_inference_ is None:
@@ -424,7 +450,9 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         if self.feature_layer is not None:
             layer = dict(self.module_.named_modules()).get(self.feature_layer)
         else:
-            layer = next((m for m in reversed(list(self.module_.modules())) if isinstance(m, nn.Linear)), None)
+            layer = next(
+                (m for m in reversed(list(self.module_.modules())) if isinstance(m, nn.Linear)), None
+            )
         if layer is None:
             raise ParameterError(
                 f"feature_layer must name a submodule of {type(self.module_).__name__}, got {self.feature_layer!r}. "
@@ -432,7 +460,7 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
             )
         return layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
 
-    def predict_proba(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return probabilities (n, K)."""
         return self.evaluate(X)[0]
 
@@ -450,4 +478,6 @@ def _on_cpu(generator: torch.Generator) -> torch.Generator:
     """Return a CPU generator that continues ``generator`` (the Dirichlet sampler has none for CUDA)."""
     if generator.device.type == "cpu":
         return generator
-    return torch.Generator().manual_seed(int(torch.randint(2**31 - 1, (1,), generator=generator, device="cuda")))
+    return torch.Generator().manual_seed(
+        int(torch.randint(2**31 - 1, (1,), generator=generator, device="cuda"))
+    )

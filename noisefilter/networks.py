@@ -86,7 +86,12 @@ class MLP(_Network):
         self.standardize = Standardize((n_inputs,))
         layers: list[nn.Module] = [_Noise(noise)]
         for width in hidden:
-            layers += [nn.Linear(n_inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [
+                nn.Linear(n_inputs, width, bias=False),
+                nn.BatchNorm1d(width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            ]
             n_inputs = width
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(n_inputs, n_classes)
@@ -178,7 +183,9 @@ class _PreActBlock(nn.Module):
         self.bn1, self.bn2 = nn.BatchNorm2d(n_in), nn.BatchNorm2d(n_out)
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if stride != 1 or n_in != n_out else None
+        self.shortcut = (
+            nn.Conv2d(n_in, n_out, 1, stride, bias=False) if stride != 1 or n_in != n_out else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, n_in, h, w) -> (b, n_out, h / stride, w / stride)."""
@@ -209,7 +216,7 @@ class PreActResNet18(_Network):
         self.head = nn.Linear(n_in, n_classes)
 
 
-class WideResNet28_2(_Network):  # noqa: N801 - the published name
+class WideResNet28_2(_Network):
     """Wide ResNet 28-2 (Zagoruyko & Komodakis, 2016): INN's second architecture."""
 
     def __init__(self, n_channels: int, n_classes: int):
@@ -261,7 +268,9 @@ def network_arguments(network: type[nn.Module], shape: tuple[int, ...], n_classe
     ``image_size``, both ``n_classes``; what the class has no parameter for is left out.
     """
     sizes = {"n_classes": n_classes}
-    sizes |= {"n_inputs": shape[0]} if len(shape) == 1 else {"n_channels": shape[0], "image_size": min(shape[1:])}
+    sizes |= (
+        {"n_inputs": shape[0]} if len(shape) == 1 else {"n_channels": shape[0], "image_size": min(shape[1:])}
+    )
     wanted = signature(network).parameters
     if missing := [n for n in ("n_inputs", "n_channels") if n in wanted and n not in sizes]:
         kind = "images" if missing == ["n_channels"] else "rows of shape (d,)"

@@ -199,9 +199,13 @@ class Verdict:
             object.__setattr__(self, name, value)
         for name in ("labels", "partition", "alternatives"):
             if len(arrays[name]) != len(scores):
-                raise InputError(f"{name} must have one entry per score ({len(scores)}), got {len(arrays[name])}.")
+                raise InputError(
+                    f"{name} must have one entry per score ({len(scores)}), got {len(arrays[name])}."
+                )
         if not np.isin(self.partition, (CLEAN, ID_NOISE, OOD_NOISE)).all():
-            raise InputError("partition must hold 0 (clean), 1 (wrong label) or 2 (out of distribution) only.")
+            raise InputError(
+                "partition must hold 0 (clean), 1 (wrong label) or 2 (out of distribution) only."
+            )
 
     def __len__(self) -> int:
         """Return the number of rows."""
