@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import get_config
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
@@ -31,7 +31,7 @@ class NoiseEstimate(NamedTuple):
     transition: NDArray[np.float64]
 
 
-class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[misc, call-arg]
+class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[misc, call-arg]
     """What all filters share: the two doors, the verdict, and the part of a Pipeline step.
 
     A filter writes :meth:`_collect` (train, and return :class:`~noisefilter.Signals`), :meth:`_score`
@@ -83,9 +83,7 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         """Return the probabilities (n, K) that suggested labels and estimates are read from."""
 
     @abstractmethod
-    def _score(
-        self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
-    ) -> NDArray[np.float64]:
+    def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
         """Return the scores (n,), higher = cleaner."""
 
     @abstractmethod
@@ -98,11 +96,13 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         """Raise ParameterError for parameters out of range."""
         if self.output not in ("rows", "features"):
             raise ParameterError(f"output must be 'rows' or 'features', got {self.output!r}.")
+        if self.channels not in (None, "first", "last"):
+            raise ParameterError(f"channels must be 'first', 'last' or None, got {self.channels!r}.")
 
     # -- the two doors ----------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None, features: Any = None) -> BaseFilter:  # noqa: N803
-        """Train on all rows and judge them.
+    def fit(self, X: Any, y: Any = None, features: Any = None) -> Self:
+        """Train on all rows and judge them. A fit that fails leaves everything as it was.
 
         Parameters
         ----------
@@ -119,15 +119,18 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         """
         self._check_parameters()
         labels = check_labels(y)
-        rows = self._check_rows(X, len(labels.codes), reset=True)
+        checked = _check_input(X, len(labels.codes))
+        columns = _columns(X, checked)
+        rows = self._rows(checked)
         features = self._check_features(features, len(labels.codes))
         rng = check_random_state(check_random_state(self.random_state).randint(2**31 - 1))
         signals, fitted = self._collect(rows, labels.codes, len(labels.classes), features, rng)
         self.fit_signals(signals.with_class_order(np.argsort(labels.order)), y)
         self._fitted = fitted
+        vars(self).update(columns)
         return self
 
-    def fit_signals(self, signals: Signals, y: Any) -> BaseFilter:
+    def fit_signals(self, signals: Signals, y: Any) -> Self:
         """Judge rows from signals recorded elsewhere; nothing is trained.
 
         Parameters
@@ -149,38 +152,56 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         self._check_parameters()
         labels = check_labels(y)
         signals.check(len(labels.codes), len(labels.classes))
+        verdict = self._judge(signals.with_class_order(labels.order), labels)
+        for name in ("signals_", "n_features_in_", "feature_names_in_"):
+            vars(self).pop(name, None)
         self.classes_ = labels.classes
-        self.verdict_ = self._judge(signals.with_class_order(labels.order), labels)
+        self.verdict_ = verdict
         if self.keep_signals:
             self.signals_ = signals
-        elif hasattr(self, "signals_"):
-            del self.signals_
         self._fitted = None  # a network fitted to other signals must not judge for these
         return self
 
     def _judge(self, signals: Signals, labels: Labels) -> Verdict:
-        probs = self._class_probs(signals)
-        rate = splits.estimate_noise_rate(probs, labels.codes, signals.probe_probs, signals.probe_codes)
-        noise = NoiseEstimate(rate, splits.estimate_transition(probs, labels.codes, rate))
-        scores = self._score(signals, labels.codes, noise)
-        split = self._split(scores, signals, labels.codes, noise)
+        probs, codes = self._class_probs(signals), labels.codes
+        noise = self._estimate_noise(probs, signals, codes)
+        scores = self._score(signals, codes, noise)
+        others = best_other(probs, codes)
+        if signals.probe_rows is not None:
+            scores = splits.mapped_scores(scores, signals.probe_rows)
+            others = splits.best_unplanted(probs, codes, others, signals.probe_rows, signals.probe_codes)
+        split = self._split(scores, signals, codes, noise)
         rank = np.argsort(labels.order)
         return Verdict(
-            labels=labels.given,
+            labels=labels.given.copy(),  # users correct their own array in place
             classes=labels.classes,
             scores=scores,
             partition=np.where(split.clean, CLEAN, ID_NOISE),
-            alternatives=labels.classes[labels.order[best_other(probs, labels.codes)]],
+            alternatives=labels.classes[labels.order[others]],
             threshold=split.threshold,
             clean_proba=split.clean_proba,
-            estimated_noise_rate=rate if split.noise_rate is None else split.noise_rate,
+            estimated_noise_rate=noise.rate if split.noise_rate is None else split.noise_rate,
             transition_matrix=noise.transition[np.ix_(rank, rank)],
             method=type(self).__name__,
         )
 
+    @staticmethod
+    def _estimate_noise(
+        probs: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]
+    ) -> NoiseEstimate:
+        """Estimate from the rows that were trained under the labels they were given."""
+        unplanted = np.ones(len(codes), dtype=bool)
+        probe_probs = signals.probe_probs
+        if signals.probe_rows is not None:
+            unplanted[signals.probe_rows] = False
+            probe_probs = probs[signals.probe_rows]
+        probs, codes = probs[unplanted], codes[unplanted]
+        rate = splits.estimate_noise_rate(probs, codes, probe_probs, signals.probe_codes)
+        return NoiseEstimate(rate, splits.estimate_transition(probs, codes, rate))
+
     # -- the step in a Pipeline -------------------------------------------------------------------
 
-    def fit_transform(self, X: Any, y: Any = None, features: Any = None) -> Any:  # noqa: N803
+    def fit_transform(self, X: Any, y: Any = None, features: Any = None) -> Any:
         """Fit, and return the rows with every noisy one replaced by a clean row of the same given label.
 
         The result has the rows of ``X`` in number and order, so ``y`` needs no touching. It carries the
@@ -202,16 +223,18 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
             )
         data = self._plain(X)
         if self.output == "features":
-            data = self._network_features(self._network(), self._check_rows(X, None, reset=False))
+            data = self._network_features(self._network(), self._new_rows(X))
         return hand_over(self._wrap(data), index, self.verdict_)
 
-    def transform(self, X: Any) -> Any:  # noqa: N803
+    def transform(self, X: Any) -> Any:
         """Return the rows unchanged, or their features with ``output="features"``."""
         check_is_fitted(self, "verdict_")
-        rows = self._check_rows(X, None, reset=False)
-        return self._wrap(self._network_features(self._network(), rows) if self.output == "features" else self._plain(X))
+        if self.output == "features":
+            return self._wrap(self._network_features(self._network(), self._new_rows(X)))
+        self._check_new(X)
+        return self._wrap(self._plain(X))
 
-    def score_new(self, X: Any, y: Any) -> NDArray[np.float64]:  # noqa: N803
+    def score_new(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Judge rows that arrive later, with the network at hand.
 
         Parameters
@@ -227,14 +250,14 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
             Scores on the scale of ``scores_``.
         """
         check_is_fitted(self, "verdict_")
-        given = np.asarray(y)
-        rows = self._check_rows(X, len(given), reset=False)
+        fitted, given = self._network(), np.asarray(y)
+        rows = self._new_rows(X, len(given))
         known = np.isin(given, self.classes_)
         if not known.all():
             raise LabelError(f"y must hold labels seen in fit, got {given[~known][0]!r}.")
         codes = np.searchsorted(self.classes_, given)
         order = check_labels(self.verdict_.labels).order
-        signals = self._collect_new(self._network(), rows)
+        signals = self._collect_new(fitted, rows)
         noise = NoiseEstimate(
             self.verdict_.estimated_noise_rate, self.verdict_.transition_matrix[np.ix_(order, order)]
         )
@@ -242,7 +265,9 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
 
     def _network(self) -> Any:
         if self._fitted is None:
-            raise ParameterError(f"{type(self).__name__} must have been fitted by fit(X, y) for this, got fit_signals.")
+            raise ParameterError(
+                f"{type(self).__name__} must have been fitted by fit(X, y) for this, got fit_signals."
+            )
         return self._fitted
 
     @abstractmethod
@@ -253,25 +278,22 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         """Return the column names of what :meth:`transform` gives."""
         check_is_fitted(self, "verdict_")
         if self.output == "features":
-            width = self._network_features(self._network(), picked(self._fitted.rows, np.zeros(1, dtype=np.int64))).shape[1]
+            one = picked(self._network().rows, np.zeros(1, dtype=np.int64))
+            width = self._network_features(self._fitted, one).shape[1]
             return np.array([f"{type(self).__name__.lower()}{i}" for i in range(width)], dtype=object)
-        if hasattr(self, "feature_names_in_"):
-            if input_features is not None and not np.array_equal(self.feature_names_in_, input_features):
-                raise InputError("input_features is not equal to feature_names_in_")
-            return self.feature_names_in_
-        width = getattr(self, "n_features_in_", 0)
-        if input_features is not None and len(input_features) != width:
-            raise InputError(f"input_features should have length equal to number of features ({width}).")
-        names = [f"x{i}" for i in range(width)] if input_features is None else input_features
-        return np.asarray(names, dtype=object)
+        if not hasattr(self, "n_features_in_"):
+            raise InputError(
+                "X must have been 2-D in fit for its columns to have names, got rows without columns."
+            )
+        return np.asarray(super().get_feature_names_out(input_features))
 
-    def set_output(self, *, transform: str | None = None) -> BaseFilter:
-        """Choose the container of 2-D output: ``"default"`` (what came in), ``"pandas"`` or ``"polars"``.
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Choose the container of 2-D output: ``"default"`` (what came in) or ``"pandas"``.
 
-        Images, and what :meth:`fit_transform` hands on as a Dataset, are not affected.
+        Images, memory maps and Datasets are not affected.
         """
-        if transform not in (None, "default", "pandas", "polars"):
-            raise ParameterError(f"transform must be 'default', 'pandas' or 'polars', got {transform!r}.")
+        if transform not in (None, "default", "pandas"):
+            raise ParameterError(f"transform must be 'default' or 'pandas', got {transform!r}.")
         if transform is not None:
             self._sklearn_output_config = {"transform": transform}
         return self
@@ -316,35 +338,35 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         """Whether rows go to the network exactly as they are."""
         return False
 
-    def _check_rows(self, X: Any, n: int | None, *, reset: bool) -> Rows:  # noqa: N803
-        """Validate ``X`` and return it as rows for the engine."""
-        if not is_dataset(X):
-            X = self._check_array(X, reset=reset)  # noqa: N806
-        if n is not None and len(X) != n:
-            raise InputError(f"X and y must have the same length, got {len(X)} rows and {n} labels. Inconsistent numbers.")
-        if len(X) == 0:
-            raise InputError(f"X must have rows, got 0 sample(s) (shape={getattr(X, 'shape', (0,))}) while a minimum of 1 is required.")
-        return as_rows(X, device=choose_device(self.device), channels=self.channels, raw=self._feeds_raw())
+    def _rows(self, checked: Any) -> Rows:
+        return as_rows(
+            checked, device=choose_device(self.device), channels=self.channels, raw=self._feeds_raw()
+        )
 
-    def _check_array(self, X: Any, *, reset: bool) -> Any:  # noqa: N803
-        if isinstance(X, np.memmap):
-            return X
-        if hasattr(X, "toarray"):
-            check_array(X)  # scikit-learn's own sentence about sparse input
-        array = check_array_like(X)
-        names = np.asarray(X.columns) if hasattr(X, "columns") else None
-        check_finite(array, names)
-        if array.ndim == 2:
-            validate_data(self, X if names is not None else array, reset=reset, skip_check_array=True)
-        return array
+    def _check_new(self, X: Any, n: int | None = None) -> Any:
+        """Validate rows that arrive after fit against the columns that fit saw."""
+        checked = _check_input(X, n)
+        if _has_columns(checked):
+            validate_data(self, X, reset=False, skip_check_array=True)
+        return checked
+
+    def _new_rows(self, X: Any, n: int | None = None) -> Rows:
+        """Validate rows that arrive after fit for the network."""
+        rows, known = self._rows(self._check_new(X, n)), self._network().rows
+        if rows.shape != known.shape:
+            raise InputError(f"X must hold rows of shape {known.shape} as in fit, got {rows.shape}.")
+        return rows
 
     def _check_features(self, features: Any, n: int) -> NDArray[Any] | None:
         if features is None:
             return None
-        array = check_array_like(features)
-        check_finite(array)
-        if array.ndim != 2 or len(array) != n:
-            raise InputError(f"features must be (n, d) with n={n} rows, got shape {array.shape}.")
+        array = np.asarray(features.detach().cpu() if hasattr(features, "detach") else features)
+        if array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != n:
+            raise InputError(
+                f"features must be numbers of shape (n, d) with n={n}, got {array.dtype} of shape {array.shape}."
+            )
+        if not np.isfinite(array).all():
+            raise InputError("features must be finite, got NaN or infinity.")
         return array
 
     # -- output -----------------------------------------------------------------------------------
@@ -354,14 +376,60 @@ class BaseFilter(TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=Non
         """Return features (n, d) of rows."""
 
     @staticmethod
-    def _plain(X: Any) -> Any:  # noqa: N803
+    def _plain(X: Any) -> Any:
         return X if hasattr(X, "__array__") or hasattr(X, "iloc") or is_dataset(X) else np.asarray(X)
 
     def _wrap(self, data: Any) -> Any:
         """Put 2-D arrays into the container asked for by set_output, here or globally."""
         own = getattr(self, "_sklearn_output_config", {}).get("transform")
         wanted = own or get_config()["transform_output"]
-        if wanted == "default" or getattr(data, "ndim", 0) != 2 or hasattr(data, "columns"):
+        lazy = isinstance(data, np.memmap) or is_dataset(data)
+        if wanted != "pandas" or lazy or data.ndim != 2 or hasattr(data, "columns"):
             return data
-        frame: Any = __import__(wanted).DataFrame
-        return frame(np.asarray(data), columns=list(self.get_feature_names_out()))
+        import pandas as pd
+
+        return pd.DataFrame(np.asarray(data), columns=self.get_feature_names_out())
+
+
+def _check_input(X: Any, n: int | None = None) -> Any:
+    """Validate ``X``, with n rows where n is given; anything but a memory map or Dataset becomes an array."""
+    if isinstance(X, np.memmap):
+        _check_on_disk(X)
+    elif not is_dataset(X):
+        if hasattr(X, "toarray"):
+            check_array(X)  # scikit-learn's own sentence about sparse input
+        names = np.asarray(X.columns) if hasattr(X, "columns") else None
+        X = check_array_like(X)
+        check_finite(X, names)
+    if n is not None and len(X) != n:
+        raise InputError(
+            f"X and y must have the same length, got {len(X)} rows and {n} labels. Inconsistent numbers."
+        )
+    if len(X) == 0:
+        shape = getattr(X, "shape", (0,))
+        raise InputError(
+            f"X must have rows, got 0 sample(s) (shape={shape}) while a minimum of 1 is required."
+        )
+    return X
+
+
+def _check_on_disk(X: np.memmap[Any, Any], chunk: int = 1000) -> None:
+    """Look for NaN and infinity without reading everything at once."""
+    for start in range(0, len(X) if X.dtype.kind == "f" else 0, chunk):
+        finite = np.isfinite(X[start : start + chunk])
+        if not finite.all():
+            row, *column = np.argwhere(~finite)[0]
+            where = f"column {column[0]}, " if X.ndim == 2 else ""
+            raise InputError(f"X must be finite, got NaN or infinity in {where}row {start + row}.")
+
+
+def _has_columns(checked: Any) -> bool:
+    return getattr(checked, "ndim", 0) == 2
+
+
+def _columns(X: Any, checked: Any) -> dict[str, Any]:
+    """Return ``n_features_in_`` and ``feature_names_in_``, where there are any, as scikit-learn has them."""
+    memory = BaseEstimator()
+    if _has_columns(checked):
+        validate_data(memory, X, skip_check_array=True)
+    return vars(memory)

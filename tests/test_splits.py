@@ -69,14 +69,10 @@ def test_at_rate_counts_exactly_without_ties_and_knows_both_ends():
 
 
 def naive_probe_rate(scores, probe_scores):
-    n, m, bounds = len(scores), len(probe_scores), []
-    for percentile in np.linspace(5, 90, 60):
-        t = np.percentile(probe_scores, percentile)
-        below = (sum(s <= t for s in scores) + 1) / (n + 1)
-        hit = sum(s <= t for s in probe_scores) / m
-        error = math.sqrt((1 - below) / (n * below) + (1 - hit) / (m * hit))
-        bounds.append(below / hit * (1 + 1.645 * error))
-    return min(1.0, *bounds)
+    """Half of the wrong labels score below the median probe, and hardly any right one does."""
+    ordered = sorted(probe_scores)
+    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return min(1.0, 2 * sum(s <= middle for s in scores) / len(scores))
 
 
 @pytest.mark.parametrize("m", [3, 50])
@@ -97,6 +93,23 @@ def test_probes_recover_a_uniform_rate_and_the_posterior_is_calibrated(rate):
     assert 1 - split.clean_proba.mean() == pytest.approx(rate, abs=0.03)
     exact = rate * norm.pdf(scores, -2) / (rate * norm.pdf(scores, -2) + (1 - rate) * norm.pdf(scores, 2))
     assert np.abs(1 - split.clean_proba - exact).mean() < 0.03
+
+
+def test_planted_rows_take_the_scores_of_their_rank_among_the_others():
+    scores = np.array([0.0, 10.0, 20.0, 30.0, 40.0, -5.0, -1.0, -1.0])
+    mapped = splits.mapped_scores(scores, np.array([5, 6, 7]))
+    assert mapped[:5].tolist() == scores[:5].tolist()
+    low, tied, also_tied = mapped[5:]
+    assert low == pytest.approx(np.quantile(scores[:5], 0.5 / 3)) and tied == also_tied
+    assert tied == pytest.approx(np.quantile(scores[:5], 2.0 / 3))
+
+
+def test_a_planted_label_is_never_suggested():
+    probs = np.array([[0.2, 0.7, 0.1], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]])
+    codes, others = np.array([0, 0, 2]), np.array([1, 1, 1])
+    assert splits.best_unplanted(probs, codes, others, np.array([0]), np.array([1])).tolist() == [2, 1, 1]
+    two = probs[:, :2]
+    assert splits.best_unplanted(two, codes % 2, others, np.array([0]), np.array([1])).tolist() == [1, 1, 1]
 
 
 def test_planted_labels_are_wrong_and_cover_the_other_classes():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from noisefilter import scores, splits
 from noisefilter.base import BaseFilter, NoiseEstimate
-from noisefilter.batches import Rows, picked
+from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError
 from noisefilter.models import Model, build_model
 from noisefilter.neighbors import nearest
@@ -89,9 +89,10 @@ class INNScorer(BaseFilter):
         With ``split="threshold"``: rows that score at least this are clean.
     keep : float, optional
         With ``split="keep"``: share of rows to keep, in [0, 1].
-    probes : float, default=0.04
-        Share of rows that join the training a second time under a wrong label, to show how wrong
-        labels score in it. Planted only for the rules that read them (``"auto"``, ``"probes"``).
+    probes : float, optional
+        Share of rows, drawn at random, that are trained under a wrong label, to show how wrong labels score
+        in this very training; in [0, 1). Their own scores are read by rank. Default: 4 %, up to 100 rows
+        where that is no more than a tenth, and at most 2,000 rows; none for rules that do not read them.
     output : {"rows", "features"}, default="rows"
         What :meth:`transform` gives: the rows, or features of the network.
     channels : {"first", "last"}, optional
@@ -154,7 +155,7 @@ class INNScorer(BaseFilter):
         split: str = "auto",
         threshold: float | None = None,
         keep: float | None = None,
-        probes: float = 0.04,
+        probes: float | None = None,
         output: str = "rows",
         channels: str | None = None,
         device: str = "auto",
@@ -213,8 +214,9 @@ class INNScorer(BaseFilter):
         n = len(codes)
         probe_rows, probe_codes = self._plant(codes, n_classes, rng)
         f = self._model(rows, n_classes, ("mean_probs",), self.objective, rng)
-        trained_rows = np.concatenate([np.arange(n), probe_rows])
-        recorded = f.train(picked(rows, trained_rows), np.concatenate([codes, probe_codes]), n_classes)
+        trained = codes.copy()
+        trained[probe_rows] = probe_codes
+        recorded = f.train(rows, trained, n_classes)
         shared = features is not None or self.feature_network == "f"
         h = f if shared else self._model(rows, n_classes, (), "cross_entropy", rng)
         if not shared:
@@ -222,26 +224,23 @@ class INNScorer(BaseFilter):
         probs, f_features = f.evaluate(rows, features is None and shared)
         space = features if features is not None else f_features if shared else h.evaluate(rows, True)[1]
         if space is None:
-            raise ParameterError("features= must be given to fit with this estimator, which has none of its own.")
+            raise ParameterError(
+                "features= must be given to fit with this estimator, which has none of its own."
+            )
         neighbors = nearest(space, self._clipped_neighbors(n))
         path_probs = mean_path_probs(
             f.predict_batch, rows, probs.astype(np.float64), neighbors, self._rule(), verbose=self.verbose > 0
         )
-        means = None if recorded is None or recorded.mean_probs is None else recorded.mean_probs.astype(np.float64)
-        own, planted = (None, None) if means is None else (means[:n], means[n:])
-        judged = self._blend(path_probs[probe_rows], planted)
         signals = Signals(
-            probs=probs, mean_probs=own, path_probs=path_probs, features=space, neighbors=neighbors,
+            probs=probs, path_probs=path_probs, features=space, neighbors=neighbors,
+            mean_probs=None if recorded is None else recorded.mean_probs,
             learning_rates=None if recorded is None else recorded.learning_rates,
-            probe_probs=judged if len(probe_rows) else None,
-            probe_codes=probe_codes if len(probe_rows) else None,
             probe_rows=probe_rows if len(probe_rows) else None,
+            probe_codes=probe_codes if len(probe_rows) else None,
         )  # fmt: skip
         return signals, _Fitted(f, h, rows, probs, space, features is not None)
 
-    def _model(
-        self, rows: Rows, n_classes: int, record: tuple[str, ...], objective: str, rng: Any
-    ) -> Model:
+    def _model(self, rows: Rows, n_classes: int, record: tuple[str, ...], objective: str, rng: Any) -> Model:
         training = {"objective": objective, "mixup_alpha": self.mixup_alpha}
         settings = {
             "max_epochs": self.max_epochs, "batch_size": self.batch_size, "lr": self.lr,
@@ -255,7 +254,12 @@ class INNScorer(BaseFilter):
     def _plant(
         self, codes: NDArray[np.int64], n_classes: int, rng: Any
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        wanted = self.probes if self.split in ("auto", "probes") else 0.0
+        wanted = self.probes
+        if wanted is None:
+            n = len(codes)
+            wanted = (
+                min(2_000, max(0.04 * n, min(100, 0.1 * n))) / n if self.split in ("auto", "probes") else 0.0
+            )
         return splits.plant_probes(codes, n_classes, wanted, np.random.default_rng(rng.randint(2**31 - 1)))
 
     def _rule(self) -> Quadrature:
@@ -289,7 +293,11 @@ class INNScorer(BaseFilter):
     ) -> NDArray[np.float64]:
         if self.row_score == "corrected":
             return splits.corrected_log_odds(probs, codes, noise.transition)
-        return scores.log_margin(probs, codes) if self.row_score == "margin" else scores.given_probability(probs, codes)
+        return (
+            scores.log_margin(probs, codes)
+            if self.row_score == "margin"
+            else scores.given_probability(probs, codes)
+        )
 
     def _split(
         self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
@@ -297,7 +305,8 @@ class INNScorer(BaseFilter):
         if self.split == "auto":
             return splits.at_rate(scores, noise.rate)
         if self.split == "probes":
-            return splits.probes(scores, self._row_scores(*signals.require("probe_probs", "probe_codes"), noise))
+            rows, planted = signals.require("probe_rows", "probe_codes")
+            return splits.probes(scores, self._row_scores(self._class_probs(signals)[rows], planted, noise))
         if self.split == "joint":
             return splits.joint(self._class_probs(signals), codes)
         if self.split == "threshold":
@@ -310,7 +319,9 @@ class INNScorer(BaseFilter):
 
     def _collect_new(self, fitted: _Fitted, rows: Rows) -> Signals:
         if fitted.given_features:
-            raise ParameterError("score_new needs the network's own features, got a scorer fitted with features=.")
+            raise ParameterError(
+                "score_new needs the network's own features, got a scorer fitted with features=."
+            )
         probs, f_features = fitted.f.evaluate(rows, fitted.h is fitted.f)
         space = f_features if fitted.h is fitted.f else fitted.h.evaluate(rows, True)[1]
         neighbors = nearest(fitted.features, self._clipped_neighbors(len(fitted.rows)), queries=space)
@@ -322,7 +333,9 @@ class INNScorer(BaseFilter):
     def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
         found = fitted.h.evaluate(rows, True)[1]
         if found is None:
-            raise ParameterError("output must be 'rows' with an estimator that has no features, got 'features'.")
+            raise ParameterError(
+                "output must be 'rows' with an estimator that has no features, got 'features'."
+            )
         return found
 
     def _check_parameters(self) -> None:
@@ -343,10 +356,14 @@ class INNScorer(BaseFilter):
                     f"with split={self.split!r}."
                 )
         if self.split == "beta" and self.row_score != "probability":
-            raise ParameterError(f"row_score must be 'probability' with split='beta', got {self.row_score!r}.")
+            raise ParameterError(
+                f"row_score must be 'probability' with split='beta', got {self.row_score!r}."
+            )
         if not isinstance(self.n_neighbors, int | np.integer) or self.n_neighbors < 1:
-            raise ParameterError(f"n_neighbors must be a whole number of at least 1, got {self.n_neighbors!r}.")
-        if not 0 <= self.probes < 1:
+            raise ParameterError(
+                f"n_neighbors must be a whole number of at least 1, got {self.n_neighbors!r}."
+            )
+        if self.probes is not None and not 0 <= self.probes < 1:
             raise ParameterError(f"probes must be in [0, 1), got {self.probes!r}.")
         if self.mixup_alpha <= 0:
             raise ParameterError(f"mixup_alpha must be greater than 0, got {self.mixup_alpha!r}.")
