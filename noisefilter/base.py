@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -31,7 +32,7 @@ class NoiseEstimate(NamedTuple):
     transition: NDArray[np.float64]
 
 
-class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[misc, call-arg]
+class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """What all filters share: the two doors, the verdict, and the part of a Pipeline step.
 
     A filter writes :meth:`_collect` (train, and return :class:`~noisefilter.Signals`), :meth:`_score`
@@ -76,7 +77,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
     def _collect(
         self, rows: Rows, codes: NDArray[np.int64], n_classes: int, features: NDArray[Any] | None, rng: Any
     ) -> tuple[Signals, Any]:
-        """Train; return signals, and what :meth:`_collect_new` needs. ``rng`` is a RandomState of this fit's own."""
+        """Train; return signals, and what :meth:`_collect_new` needs. ``rng`` is for this fit alone."""
 
     @abstractmethod
     def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
@@ -127,7 +128,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         signals, fitted = self._collect(rows, labels.codes, len(labels.classes), features, rng)
         self.fit_signals(signals.with_class_order(np.argsort(labels.order)), y)
         self._fitted = fitted
-        vars(self).update(columns)
+        self.__dict__.update(columns)
         return self
 
     def fit_signals(self, signals: Signals, y: Any) -> Self:
@@ -154,7 +155,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         signals.check(len(labels.codes), len(labels.classes))
         verdict = self._judge(signals.with_class_order(labels.order), labels)
         for name in ("signals_", "n_features_in_", "feature_names_in_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         self.classes_ = labels.classes
         self.verdict_ = verdict
         if self.keep_signals:
@@ -168,8 +169,9 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         scores = self._score(signals, codes, noise)
         others = best_other(probs, codes)
         if signals.probe_rows is not None:
-            scores = splits.mapped_scores(scores, signals.probe_rows)
-            others = splits.best_unplanted(probs, codes, others, signals.probe_rows, signals.probe_codes)
+            planted = signals.require("probe_rows", "probe_codes")
+            scores = splits.mapped_scores(scores, planted[0])
+            others = splits.best_unplanted(probs, codes, others, *planted)
         split = self._split(scores, signals, codes, noise)
         rank = np.argsort(labels.order)
         return Verdict(
@@ -216,8 +218,8 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         if len(lost):
             names = ", ".join(repr(self.verdict_.labels[codes == code][0]) for code in lost)
             warnings.warn(
-                f"No clean row is left in class {names}; its best-scored rows are kept. Judge the labels of this "
-                "class by hand, or use a decision rule that rejects less.",
+                f"No clean row is left in class {names}; its best-scored rows are kept. Judge the labels of "
+                "this class by hand, or use a decision rule that rejects less.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -258,9 +260,8 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         codes = np.searchsorted(self.classes_, given)
         order = check_labels(self.verdict_.labels).order
         signals = self._collect_new(fitted, rows)
-        noise = NoiseEstimate(
-            self.verdict_.estimated_noise_rate, self.verdict_.transition_matrix[np.ix_(order, order)]
-        )
+        transition = np.asarray(self.verdict_.transition_matrix)[np.ix_(order, order)]
+        noise = NoiseEstimate(self.verdict_.estimated_noise_rate, transition)
         return self._score(signals, np.argsort(order)[codes], noise)
 
     def _network(self) -> Any:
@@ -363,7 +364,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         array = np.asarray(features.detach().cpu() if hasattr(features, "detach") else features)
         if array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != n:
             raise InputError(
-                f"features must be numbers of shape (n, d) with n={n}, got {array.dtype} of shape {array.shape}."
+                f"features must be numbers of shape (n, d), n={n}, got {array.dtype} of shape {array.shape}."
             )
         if not np.isfinite(array).all():
             raise InputError("features must be finite, got NaN or infinity.")
@@ -433,3 +434,9 @@ def _columns(X: Any, checked: Any) -> dict[str, Any]:
     if _has_columns(checked):
         validate_data(memory, X, skip_check_array=True)
     return vars(memory)
+
+
+def check_number(name: str, value: Any, kind: type, rule: str, holds: Callable[[Any], Any]) -> None:
+    """Raise ParameterError unless the value is a number of this kind that obeys the rule."""
+    if not isinstance(value, kind) or not holds(value):
+        raise ParameterError(f"{name} must be {rule}, got {value!r}.")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter import scores, splits
-from noisefilter.base import BaseFilter, NoiseEstimate
+from noisefilter.base import BaseFilter, NoiseEstimate, check_number
 from noisefilter.batches import Rows
-from noisefilter.errors import ParameterError
-from noisefilter.models import Model, build_model
+from noisefilter.errors import ParameterError, TrainingDivergedError
+from noisefilter.models import Model, build_model, feeds_raw
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
 from noisefilter.paths import Quadrature, mean_path_probs, mean_path_probs_between, quadrature
@@ -20,6 +21,13 @@ from noisefilter.splits import Split
 from noisefilter.verdict import Signals
 
 __all__ = ["INNScorer"]
+
+_CHOICES = {
+    "row_score": ("corrected", "margin", "probability"),
+    "feature_network": ("f", "own"),
+    "objective": ("cross_entropy", "mixup"),
+    "split": ("auto", "probes", "joint", "beta", "gaussian", "threshold", "keep"),
+}
 
 
 class _Fitted(NamedTuple):
@@ -29,7 +37,7 @@ class _Fitted(NamedTuple):
     h: Model
     rows: Rows
     probs: NDArray[Any]
-    features: NDArray[Any] | None
+    features: NDArray[Any]
     given_features: bool
 
 
@@ -50,7 +58,8 @@ class INNScorer(BaseFilter):
     ----------
     estimator : skorch NeuralNetClassifier, classifier with predict_proba, or None, default=None
         Prototype of :math:`f`, cloned. An exact ``NeuralNetClassifier`` is trained by the fast loop of
-        :class:`noisefilter.Net`; a subclass is trained as it is. ``None`` chooses a network for the shape of ``X``.
+        :class:`noisefilter.Net`; a subclass is trained as it is. Both are fed the rows of ``X`` in their own
+        shape. ``None`` chooses a network for the shape of ``X``.
     network : type of torch.nn.Module, optional
         Instead of the default network (an MLP for rows, a small CNN for images), one of
         :mod:`noisefilter.networks` or your own class; sizes are filled in by name (``n_inputs`` or
@@ -76,8 +85,8 @@ class INNScorer(BaseFilter):
     n_interior : int, default=2
         Evaluations inside each path. The paper's ten trapezoids are nine.
     row_score : {"corrected", "margin", "probability"}, default="corrected"
-        Corrected log-odds, logit margin of the given label in :math:`\bar P_i` (both beyond the paper), or the
-        paper's :math:`\bar P_i[y_i]`.
+        Corrected log-odds, logit margin of the given label in :math:`\bar P_i` (both beyond the paper), or
+        the paper's :math:`\bar P_i[y_i]`.
     average : bool, default=True
         Average :math:`\bar P_i` with the mean training-time probabilities of the row (beyond the paper).
     split : {"auto", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
@@ -115,9 +124,10 @@ class INNScorer(BaseFilter):
     right label to any method that learns from these labels alone. Exact duplicates of a row are its
     neighbors; a path between them is a point, and the score is then :math:`f_{y}(x)`.
 
-    Deviations from the paper, each undone by :meth:`as_published`: corrected log-odds instead of the probability; averaging
-    with training-time probabilities; :math:`h` from :math:`f`; cross-entropy instead of mixup; two Gauss points
-    instead of ten trapezoids; the default decision rule instead of a Beta mixture; the small networks.
+    Deviations from the paper, each undone by :meth:`as_published`: corrected log-odds instead of the
+    probability; averaging with training-time probabilities; :math:`h` from :math:`f`; cross-entropy instead
+    of mixup; two Gauss points instead of ten trapezoids; the default decision rule, with its planted labels,
+    instead of a Beta mixture; the small networks.
     Eq. (1) prints :math:`1 - a x_l`, read as :math:`(1-a) x_l`.
 
     References
@@ -199,7 +209,7 @@ class INNScorer(BaseFilter):
         **changes
             Parameters to set on top.
         """
-        published = {
+        published: dict[str, Any] = {
             "network": PreActResNet18, "max_epochs": 50, "batch_size": 128, "lr": 0.02, "objective": "mixup",
             "feature_network": "own", "n_neighbors": 10, "quadrature": "trapezoid", "n_interior": 9,
             "row_score": "probability", "average": False, "split": "beta",
@@ -221,12 +231,7 @@ class INNScorer(BaseFilter):
         h = f if shared else self._model(rows, n_classes, (), "cross_entropy", rng)
         if not shared:
             h.train(rows, codes, n_classes)
-        probs, f_features = f.evaluate(rows, features is None and shared)
-        space = features if features is not None else f_features if shared else h.evaluate(rows, True)[1]
-        if space is None:
-            raise ParameterError(
-                "features= must be given to fit with this estimator, which has none of its own."
-            )
+        probs, space = _evaluated(f, h, rows, features)
         neighbors = nearest(space, self._clipped_neighbors(n))
         path_probs = mean_path_probs(
             f.predict_batch, rows, probs.astype(np.float64), neighbors, self._rule(), verbose=self.verbose > 0
@@ -293,11 +298,8 @@ class INNScorer(BaseFilter):
     ) -> NDArray[np.float64]:
         if self.row_score == "corrected":
             return splits.corrected_log_odds(probs, codes, noise.transition)
-        return (
-            scores.log_margin(probs, codes)
-            if self.row_score == "margin"
-            else scores.given_probability(probs, codes)
-        )
+        score = scores.log_margin if self.row_score == "margin" else scores.given_probability
+        return score(probs, codes)
 
     def _split(
         self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
@@ -309,21 +311,18 @@ class INNScorer(BaseFilter):
             return splits.probes(scores, self._row_scores(self._class_probs(signals)[rows], planted, noise))
         if self.split == "joint":
             return splits.joint(self._class_probs(signals), codes)
-        if self.split == "threshold":
+        if self.threshold is not None:
             return splits.threshold(scores, self.threshold)
-        if self.split == "keep":
+        if self.keep is not None:
             return splits.keep_fraction(scores, self.keep)
-        return splits.mixture(scores, kind=self.split)
+        return splits.mixture(scores, kind="beta" if self.split == "beta" else "gaussian")
 
     # Rows that arrive later.
 
     def _collect_new(self, fitted: _Fitted, rows: Rows) -> Signals:
         if fitted.given_features:
-            raise ParameterError(
-                "score_new needs the network's own features, got a scorer fitted with features=."
-            )
-        probs, f_features = fitted.f.evaluate(rows, fitted.h is fitted.f)
-        space = f_features if fitted.h is fitted.f else fitted.h.evaluate(rows, True)[1]
+            raise ParameterError("features must come from the network for score_new, got features= in fit.")
+        probs, space = _evaluated(fitted.f, fitted.h, rows, None)
         neighbors = nearest(fitted.features, self._clipped_neighbors(len(fitted.rows)), queries=space)
         path_probs = mean_path_probs_between(
             fitted.f.predict_batch, rows, probs, fitted.rows, fitted.probs, neighbors, self._rule()
@@ -331,39 +330,68 @@ class INNScorer(BaseFilter):
         return Signals(probs=probs, mean_probs=probs, path_probs=path_probs)
 
     def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
-        found = fitted.h.evaluate(rows, True)[1]
-        if found is None:
-            raise ParameterError(
-                "output must be 'rows' with an estimator that has no features, got 'features'."
-            )
-        return found
+        return _evaluated(fitted.h, fitted.h, rows, None)[1]
+
+    def _feeds_raw(self) -> bool:
+        return feeds_raw(self.estimator)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        self._rule()
-        allowed = {
-            "row_score": ("corrected", "margin", "probability"), "feature_network": ("f", "own"),
-            "objective": ("cross_entropy", "mixup"),
-            "split": ("auto", "probes", "joint", "beta", "gaussian", "threshold", "keep"),
-        }  # fmt: skip
-        for name, values in allowed.items():
+        for name, values in _CHOICES.items():
             if getattr(self, name) not in values:
                 raise ParameterError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
-        for name, split in (("threshold", "threshold"), ("keep", "keep")):
-            if (getattr(self, name) is not None) != (self.split == split):
+        if not (self.network is None or isinstance(self.network, type)):
+            raise ParameterError(
+                f"network must be a class, got an instance of {type(self.network).__name__}, which would "
+                "carry its trained weights into every fold."
+            )
+        self._check_numbers()
+        self._rule()
+        self._check_split()
+
+    def _check_numbers(self) -> None:
+        at_least_1 = ("a whole number of at least 1", lambda value: value >= 1)
+        positive = ("greater than 0 and finite", lambda value: 0 < value < np.inf)
+        for name in ("n_neighbors", "n_interior"):
+            check_number(name, getattr(self, name), Integral, *at_least_1)
+        check_number("mixup_alpha", self.mixup_alpha, Real, *positive)
+        for name, kind, rule, holds in (
+            ("max_epochs", Integral, *at_least_1),
+            ("batch_size", Integral, "a whole number of at least 2", lambda value: value >= 2),
+            ("lr", Real, *positive),
+            ("threshold", Real, "finite", np.isfinite),
+            ("keep", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
+            ("probes", Real, "in [0, 1)", lambda value: 0 <= value < 1),
+        ):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), kind, rule, holds)
+
+    def _check_split(self) -> None:
+        for name in ("threshold", "keep"):
+            value = getattr(self, name)
+            if (value is not None) != (self.split == name):
                 raise ParameterError(
-                    f"{name} must be given with split={split!r} and only then, got {name}={getattr(self, name)!r} "
+                    f"{name} must be given with split={name!r} and only then, got {name}={value!r} "
                     f"with split={self.split!r}."
                 )
         if self.split == "beta" and self.row_score != "probability":
             raise ParameterError(
                 f"row_score must be 'probability' with split='beta', got {self.row_score!r}."
             )
-        if not isinstance(self.n_neighbors, int | np.integer) or self.n_neighbors < 1:
-            raise ParameterError(
-                f"n_neighbors must be a whole number of at least 1, got {self.n_neighbors!r}."
-            )
-        if self.probes is not None and not 0 <= self.probes < 1:
-            raise ParameterError(f"probes must be in [0, 1), got {self.probes!r}.")
-        if self.mixup_alpha <= 0:
-            raise ParameterError(f"mixup_alpha must be greater than 0, got {self.mixup_alpha!r}.")
+        if self.split == "probes" and self.probes == 0:
+            raise ParameterError("probes must be greater than 0 with split='probes', got 0.")
+
+
+def _evaluated(
+    f: Model, h: Model, rows: Rows, features: NDArray[Any] | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the probabilities (n, K) of f, and the features (n, d) given or else of h."""
+    shared = features is None and f is h  # one pass gives both
+    probs, own = f.evaluate(rows, shared)
+    if features is None:
+        features = np.asarray(own if shared else h.evaluate(rows, True)[1])
+    if not (np.isfinite(probs).all() and np.isfinite(features).all()):
+        raise TrainingDivergedError(
+            "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
+        )
+    return probs, features
