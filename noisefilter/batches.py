@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from noisefilter.errors import ParameterError
+
 _SMALLEST_BATCH = 8  # batch normalization on fewer rows does more harm than good
 
 
@@ -122,7 +124,12 @@ def choose_device(device: str) -> torch.device:
     """``"auto"`` is the first CUDA device where there is one, else the CPU; any other name is torch's own."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ParameterError(
+            f"device must be 'auto' or a device that torch has on this machine, got {device!r}."
+        ) from error
 
 
 def in_order(rows: Rows, batch_size: int) -> Iterator[Tensor]:

@@ -127,7 +127,7 @@ def as_rows(X: Any, *, device: torch.device, channels: str | None = None, raw: b
     channels : {"first", "last"}, optional
         Where 4-D images have their channels.
     raw : bool, default=False
-        Feed rows as they are (a user's own network knows its input), only float64 becomes float32.
+        Feed rows in their own shape, as float32: a user's own network knows its input.
     """
     if is_dataset(X):
         return _lazy(X, device, channels, raw)
@@ -135,7 +135,7 @@ def as_rows(X: Any, *, device: torch.device, channels: str | None = None, raw: b
         return _lazy(X, device, channels, raw)
     x = X if isinstance(X, torch.Tensor) else torch.from_numpy(_owned(np.asarray(X)))
     if raw:
-        return ArrayRows((x.float() if x.dtype == torch.float64 else x).to(device))
+        return ArrayRows(x.float().to(device))
     if x.ndim == 2:
         return ArrayRows((x if x.is_floating_point() else x.float()).to(device))
     x = x[..., None] if x.ndim == 3 else x
@@ -170,17 +170,27 @@ def is_dataset(X: Any) -> bool:
 def _lazy(X: Any, device: torch.device, channels: str | None, raw: bool) -> LazyRows:
     first = _items(X, np.zeros(1, dtype=np.int64))
     images = not raw and first.ndim in (3, 4)
-    to_last = images and first.ndim == 4 and channel_axis(first.shape, channels) == "first"
     if not raw and first.ndim not in (2, 3, 4):
         raise InputError(f"X must hold rows of shape (d,) or images, got items of shape {first.shape[1:]}.")
+    to_last = images and first.ndim == 4 and channel_axis(first.shape, channels) == "first"
+    kept = ("uint8", "float32") if images else ("float32",) if raw else ("float32", "float64")  # as in memory
+    return LazyRows(_Reader(X, images, to_last, kept).read, len(X), images, device)
 
-    def read(index: NDArray[np.int64]) -> NDArray[Any]:
-        rows = _items(X, index)
-        if images:
-            rows = rows[..., None] if rows.ndim == 3 else np.moveaxis(rows, 1, -1) if to_last else rows
-        return _owned(rows if rows.dtype in (np.uint8, np.float32) else rows.astype(np.float32))
 
-    return LazyRows(read, len(X), images, device)
+class _Reader(NamedTuple):
+    """How to read rows by number; unlike a function inside a function, it can be pickled."""
+
+    source: Any
+    images: bool
+    to_last: bool
+    kept_dtypes: tuple[str, ...]
+
+    def read(self, index: NDArray[np.int64]) -> NDArray[Any]:
+        """Return rows (b, *shape), images channels-last."""
+        rows = _items(self.source, index)
+        if self.images:
+            rows = rows[..., None] if rows.ndim == 3 else np.moveaxis(rows, 1, -1) if self.to_last else rows
+        return _owned(rows if rows.dtype.name in self.kept_dtypes else rows.astype(np.float32))
 
 
 def _items(X: Any, index: NDArray[np.int64]) -> NDArray[Any]:

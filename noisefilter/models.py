@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from noisefilter.augment import default_augmentation
 from noisefilter.batches import Rows, in_order
 from noisefilter.errors import InputTypeError, ParameterError
-from noisefilter.net import Net, Recorded, Recorder
+from noisefilter.net import Net, Recorded, Recorder, local_seed
 from noisefilter.networks import default_network, network_arguments
 
 _CHUNK = 1000
@@ -84,9 +84,10 @@ class _EpochRecorder(Callback):  # type: ignore[misc] # skorch is untyped
 class SkorchModel:
     """A subclass of skorch's classifier, trained as it is and recorded by a callback."""
 
-    def __init__(self, net: NeuralNetClassifier, record: tuple[str, ...]):
+    def __init__(self, net: NeuralNetClassifier, record: tuple[str, ...], seed: int):
         self.net = net
         self.record = record
+        self.seed = seed
 
     def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
         """Train by the net's own loop."""
@@ -97,7 +98,8 @@ class SkorchModel:
             ("noisefilter", _EpochRecorder(recorder, rows, target, self)),
         ]
         self.net.set_params(callbacks=callbacks)
-        self.net.fit(_Items(rows), codes)
+        with local_seed(self.seed, rows.device):
+            self.net.fit(_Items(rows, codes), codes)
         self.net.set_params(callbacks=callbacks[:-1])
         return recorder.result()
 
@@ -125,7 +127,7 @@ class SkorchModel:
 
     def predict_batch(self, x: Tensor) -> Tensor:
         """Return probabilities (b, K)."""
-        output = self.net.evaluation_step(x, training=False)
+        output = self.net.evaluation_step((x, None), training=False)
         output = output[0] if isinstance(output, tuple) else output
         probs: Tensor = self.net._get_predict_nonlinearity()(output).float()
         return probs
@@ -134,14 +136,15 @@ class SkorchModel:
 class _Items(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Rows one at a time, for a net that trains through a DataLoader."""
 
-    def __init__(self, rows: Rows):
+    def __init__(self, rows: Rows, codes: NDArray[np.int64]):
         self.rows = rows
+        self.codes = codes
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i: int) -> Tensor:
-        return self.rows.take(torch.tensor([i], device=self.rows.device))[0]
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.rows.take(torch.tensor([i], device=self.rows.device))[0], int(self.codes[i])
 
 
 class SklearnModel:
@@ -152,25 +155,26 @@ class SklearnModel:
 
     def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
         """Fit on flattened rows."""
-        every = torch.arange(len(rows), device=rows.device)
-        self.classifier.fit(rows.take(every).flatten(1).cpu().numpy(), codes)
+        x = rows.take(torch.arange(len(rows), device=rows.device)).flatten(1)
+        self.classifier.fit(x.cpu().numpy(), codes)
+        self.n_classes = n_classes
+        self.mean, deviation = x.double().mean(0), x.double().std(0, correction=0)
+        self.deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
         return None
 
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Evaluate; standardized inputs stand in for features."""
+        """Evaluate; inputs standardized as in training stand in for features."""
         probs = [self.predict_batch(rows.take(index)) for index in in_order(rows, _CHUNK)]
         if not features:
             return torch.cat(probs).numpy(), None
         x = rows.take(torch.arange(len(rows), device=rows.device)).flatten(1).double()
-        deviation = x.std(0, correction=0)
-        x = (x - x.mean(0)) / torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-        return torch.cat(probs).numpy(), x.float().cpu().numpy()
+        return torch.cat(probs).numpy(), ((x - self.mean) / self.deviation).float().cpu().numpy()
 
     def predict_batch(self, x: Tensor) -> Tensor:
-        """Return probabilities (b, K)."""
-        return torch.from_numpy(
-            np.asarray(self.classifier.predict_proba(x.flatten(1).cpu().numpy()), dtype=np.float64)
-        )
+        """Return probabilities (b, K), zero for a class whose only row was planted under another."""
+        probs = np.zeros((len(x), self.n_classes))
+        probs[:, self.classifier.classes_] = self.classifier.predict_proba(x.flatten(1).cpu().numpy())
+        return torch.from_numpy(probs)
 
 
 def feeds_raw(estimator: Any) -> bool:
@@ -296,7 +300,7 @@ def _from_skorch(
         net.set_params(random_state=seed if net.random_state is None else net.random_state)
         return NetModel(net if training["objective"] == "cross_entropy" else net.set_params(**training))
     _refuse_mixup(estimator, training)
-    return SkorchModel(net, record)
+    return SkorchModel(net, record, seed)
 
 
 def _refuse_mixup(estimator: Any, training: dict[str, Any]) -> None:
