@@ -100,7 +100,7 @@ class INNScorer(BaseFilter):
         With ``split="keep"``: share of rows to keep, in [0, 1].
     probes : float, optional
         Share of rows, drawn at random, that are trained under a wrong label, to show how wrong labels score
-        in this very training; in [0, 1). Their own scores are read by rank. Default: 4 %, up to 100 rows
+        in this very training; in [0, 1). Their own scores are read by rank. Default: 4 %, up to 200 rows
         where that is no more than a tenth, and at most 2,000 rows; none for rules that do not read them.
     output : {"rows", "features"}, default="rows"
         What :meth:`transform` gives: the rows, or features of the network.
@@ -263,7 +263,7 @@ class INNScorer(BaseFilter):
         if wanted is None:
             n = len(codes)
             wanted = (
-                min(2_000, max(0.04 * n, min(100, 0.1 * n))) / n if self.split in ("auto", "probes") else 0.0
+                min(2_000, max(0.04 * n, min(200, 0.1 * n))) / n if self.split in ("auto", "probes") else 0.0
             )
         return splits.plant_probes(codes, n_classes, wanted, np.random.default_rng(rng.randint(2**31 - 1)))
 
@@ -342,8 +342,8 @@ class INNScorer(BaseFilter):
                 raise ParameterError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
         if not (self.network is None or isinstance(self.network, type)):
             raise ParameterError(
-                f"network must be a class, got an instance of {type(self.network).__name__}, which would "
-                "carry its trained weights into every fold."
+                f"network must be a class, got an object of type {type(self.network).__name__}. "
+                "An instance would carry its trained weights into every fold."
             )
         self._check_numbers()
         self._rule()
