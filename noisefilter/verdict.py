@@ -5,7 +5,7 @@ Both are frozen and hold plain numpy arrays in the row order of ``X``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +19,19 @@ if TYPE_CHECKING:
 CLEAN, ID_NOISE, OOD_NOISE = 0, 1, 2
 PARTITION_NAMES = ("clean", "wrong label", "out of distribution")
 
-# Fields by the axes they have, so that one loop can validate and reorder all of them.
-_PER_ROW = {"probs": 0, "mean_probs": 0, "path_probs": 0, "teacher_probs": 0, "features": 0, "neighbors": 0,
-            "losses": 1, "margins": 1, "predictions": 1, "view_probs": 1}  # fmt: skip
-_PER_CLASS = ("probs", "mean_probs", "path_probs", "teacher_probs", "view_probs", "probe_probs")
-_CLASS_VALUED = ("predictions", "probe_codes")
+# Axes of each field of Signals: E epochs, n rows, K classes, m probes; d and L are a field's own.
+_AXES = {
+    "losses": "En", "margins": "En", "predictions": "En", "learning_rates": "E",
+    "probs": "nK", "mean_probs": "nK", "path_probs": "nK", "teacher_probs": "nK", "view_probs": "2nK",
+    "features": "nd", "neighbors": "nL", "probe_probs": "mK", "probe_codes": "m", "probe_rows": "m",
+}  # fmt: skip
+_AXIS_NAMES = {"E": "epochs", "n": "rows", "K": "classes", "m": "probes"}
+_NUMBERED = {"predictions": "K", "probe_codes": "K", "neighbors": "n", "probe_rows": "n"}
+# Fields of Verdict that are arrays, and their dtypes.
+_ARRAYS = {
+    "labels": None, "classes": None, "scores": np.float64, "partition": np.int8, "alternatives": None,
+    "clean_proba": np.float64, "transition_matrix": np.float64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +89,22 @@ class Signals:
     probe_rows: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        """Turn what came into arrays and check that they speak of the same rows."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                object.__setattr__(self, field.name, np.asarray(value))
-        sizes = {name: getattr(self, name).shape[axis] for name, axis in _PER_ROW.items() if self.has(name)}
-        if len(set(sizes.values())) > 1:
-            raise InputError(f"The signals must all have the same number of rows, got {sizes}.")
+        """Turn what came into arrays and check that they speak of the same rows, epochs and classes."""
+        sizes: dict[str, dict[str, int]] = {axis: {} for axis in _AXIS_NAMES}
+        for name, axes in _AXES.items():
+            if not self.has(name):
+                continue
+            value = np.asarray(getattr(self, name))
+            object.__setattr__(self, name, value)
+            if value.ndim != len(axes) or (axes[0] == "2" and len(value) != 2):
+                raise InputError(
+                    f"signals.{name} must have the axes ({', '.join(axes)}), got shape {value.shape}."
+                )
+            for axis in sizes.keys() & set(axes):
+                sizes[axis][name] = value.shape[axes.index(axis)]
+        for axis, what in _AXIS_NAMES.items():
+            if len(set(sizes[axis].values())) > 1:
+                raise InputError(f"The signals must all have the same number of {what}, got {sizes[axis]}.")
 
     def has(self, *names: str) -> bool:
         """Whether every named field was recorded."""
@@ -112,30 +128,34 @@ class Signals:
 
     def check(self, n_samples: int, n_classes: int) -> None:
         """Raise InputError unless the fields fit ``n_samples`` rows and ``n_classes`` classes, finite."""
-        for name, axis in _PER_ROW.items():
-            if self.has(name) and getattr(self, name).shape[axis] != n_samples:
-                raise InputError(
-                    f"signals.{name} must have one entry for each of the {n_samples} labels, "
-                    f"got {getattr(self, name).shape[axis]}."
-                )
-        for name in _PER_CLASS:
-            if self.has(name) and getattr(self, name).shape[-1] != n_classes:
-                raise InputError(
-                    f"signals.{name} must have one column for each of the {n_classes} classes in y, "
-                    f"got {getattr(self, name).shape[-1]}."
-                )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and not np.isfinite(value).all():
-                raise InputError(f"signals.{field.name} must be finite, got NaN or infinity.")
+        sizes = {"n": n_samples, "K": n_classes}
+        for name, axes in _AXES.items():
+            if not self.has(name):
+                continue
+            value = getattr(self, name)
+            for axis, wanted in (("n", f"entry for each of the {n_samples} labels"),
+                                 ("K", f"column for each of the {n_classes} classes in y")):  # fmt: skip
+                if axis in axes and value.shape[axes.index(axis)] != sizes[axis]:
+                    got = value.shape[axes.index(axis)]
+                    raise InputError(f"signals.{name} must have one {wanted}, got {got}.")
+            if not np.isfinite(value).all():
+                raise InputError(f"signals.{name} must be finite, got NaN or infinity.")
+            if name in _NUMBERED:
+                _check_numbers(name, value, sizes[_NUMBERED[name]])
 
     def with_class_order(self, order: NDArray[np.intp]) -> Signals:
         """Return the same signals with class ``order[k]`` as number ``k``."""
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
-        changed = {name: getattr(self, name)[..., order] for name in _PER_CLASS if self.has(name)}
-        changed |= {name: rank[getattr(self, name)] for name in _CLASS_VALUED if self.has(name)}
+        given = {name: getattr(self, name) for name in _AXES if self.has(name)}
+        changed = {name: value[..., order] for name, value in given.items() if _AXES[name].endswith("K")}
+        changed |= {name: rank[value] for name, value in given.items() if _NUMBERED.get(name) == "K"}
         return replace(self, **changed)
+
+
+def _check_numbers(name: str, numbers: NDArray[Any], end: int) -> None:
+    if numbers.dtype.kind not in "iu" or (numbers.size and not 0 <= numbers.min() <= numbers.max() < end):
+        raise InputError(f"signals.{name} must hold whole numbers from 0 to {end - 1}, got others.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,31 +201,26 @@ class Verdict:
     method: str = ""
 
     def __post_init__(self) -> None:
-        """Check the arrays and make them read-only."""
-        scores = np.asarray(self.scores, dtype=np.float64)
-        if scores.ndim != 1 or not np.isfinite(scores).all():
-            raise InputError("scores must be a finite 1-D array, got NaN, infinity or another shape.")
-        arrays: dict[str, Any] = {
-            "labels": np.asarray(self.labels), "classes": np.asarray(self.classes), "scores": scores,
-            "partition": np.asarray(self.partition, dtype=np.int8), "alternatives": np.asarray(self.alternatives),
-        }  # fmt: skip
-        for name in ("clean_proba", "transition_matrix"):
-            value = getattr(self, name)
-            arrays[name] = None if value is None else np.asarray(value, dtype=np.float64)
-        for name, value in arrays.items():
-            if value is not None:
-                value = value.view()
-                value.flags.writeable = False
-            object.__setattr__(self, name, value)
-        for name in ("labels", "partition", "alternatives"):
-            if len(arrays[name]) != len(scores):
-                raise InputError(
-                    f"{name} must have one entry per score ({len(scores)}), got {len(arrays[name])}."
-                )
+        """Check the arrays, and keep copies: people mend ``y`` in place with a verdict at hand."""
         if not np.isin(self.partition, (CLEAN, ID_NOISE, OOD_NOISE)).all():
             raise InputError(
                 "partition must hold 0 (clean), 1 (wrong label) or 2 (out of distribution) only."
             )
+        for name, dtype in _ARRAYS.items():
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _frozen(np.array(getattr(self, name), dtype=dtype)))
+        if self.scores.ndim != 1 or not np.isfinite(self.scores).all():
+            raise InputError("scores must be a finite 1-D array, got NaN, infinity or another shape.")
+        for name in ("labels", "partition", "alternatives", "clean_proba"):
+            value = getattr(self, name)
+            if value is not None and value.shape != self.scores.shape:
+                raise InputError(
+                    f"{name} must have one entry per score ({len(self)}), got shape {value.shape}."
+                )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():  # a pickle forgets that an array was read-only
+            object.__setattr__(self, name, _frozen(value) if isinstance(value, np.ndarray) else value)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -242,7 +257,10 @@ class Verdict:
     @property
     def suggested_labels(self) -> NDArray[Any]:
         """(n,) the given label on clean and OOD rows, the best other label on ID rows."""
-        return np.where(self.id_mask, self.alternatives, self.labels).astype(self.labels.dtype, copy=False)
+        suggested = np.where(self.id_mask, self.alternatives, self.labels)
+        if self.labels.dtype.kind in "US":  # the longest string may not be among the given labels
+            return suggested
+        return suggested.astype(self.labels.dtype, copy=False)
 
     def with_threshold(self, threshold: float) -> Verdict:
         """Decide again: rows that score at least ``threshold`` are clean. Nothing is trained again.
@@ -286,3 +304,8 @@ class Verdict:
         columns["verdict"] = pd.Categorical.from_codes(self.partition, categories=list(PARTITION_NAMES))
         columns["suggested_label"] = self.suggested_labels
         return pd.DataFrame(columns)
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    array.flags.writeable = False
+    return array
