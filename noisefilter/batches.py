@@ -78,7 +78,11 @@ class LazyRows:
     """
 
     def __init__(
-        self, read: Callable[[NDArray[np.int64]], NDArray[Any]], n: int, images: bool, device: torch.device
+        self,
+        read: Callable[[NDArray[np.int64]], NDArray[Any]],
+        n: int,
+        images: bool,
+        device: torch.device,
     ):
         self.read = read
         self.n = n
@@ -98,7 +102,7 @@ class LazyRows:
 
 
 class PickedRows:
-    """Some rows of other rows, repeats allowed: how planted probes join a training without a copy of the data."""
+    """Some rows of other rows, repeats allowed: how planted probes join a training without a copy."""
 
     def __init__(self, rows: Rows, index: Tensor):
         self.rows = rows
@@ -162,9 +166,8 @@ def statistics(rows: Rows, batch_size: int = 4096) -> tuple[Tensor, Tensor]:
     """
     axes = (0, 2, 3) if len(rows.shape) == 3 else (0,)
     count = len(rows) * (rows.shape[1] * rows.shape[2] if len(rows.shape) == 3 else 1)
-    mean = sum(rows.take(i).double().sum(axes) for i in in_order(rows, batch_size)) / count
+    zero = torch.zeros((), dtype=torch.float64, device=rows.device)
+    mean = sum((rows.take(i).double().sum(axes) for i in in_order(rows, batch_size)), zero) / count
     wide = mean[:, None, None] if len(rows.shape) == 3 else mean
-    variance = (
-        sum((rows.take(i).double() - wide).square().sum(axes) for i in in_order(rows, batch_size)) / count
-    )
-    return torch.as_tensor(mean), torch.as_tensor(variance).sqrt()
+    squares = ((rows.take(i).double() - wide).square().sum(axes) for i in in_order(rows, batch_size))
+    return mean, (sum(squares, zero) / count).sqrt()

@@ -45,7 +45,7 @@ def check_labels(y: Any) -> Labels:
     """
     if y is None:
         raise LabelError("This filter requires y to be passed, but the target y is None.")
-    given = np.asarray(y)
+    given = _as_array(y)
     if given.ndim == 2 and given.shape[1] == 1:
         given = given[:, 0]
     if given.ndim != 1:
@@ -67,20 +67,39 @@ def check_labels(y: Any) -> Labels:
     return Labels(given, classes, order, rank[inverse].astype(np.int64))
 
 
+def _as_array(y: Any) -> NDArray[Any]:
+    """Return labels as an array that still tells ``None`` from ``"None"`` and 1 from ``"1"``."""
+    try:
+        given = np.asarray(y.detach().cpu() if isinstance(y, torch.Tensor) else y)
+    except ValueError as error:  # a ragged list
+        raise LabelError("y must be a 1-D array with one label per row, got lists of labels.") from error
+    if given.dtype.kind in "US" and isinstance(y, list | tuple) and given.ndim == 1:
+        if not all(isinstance(label, str | bytes) for label in y):
+            given = np.array(y, dtype=object)
+    return given
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except (TypeError, ValueError):  # pandas.NA is neither equal nor unequal to itself
+        return True
+
+
 def _refuse_missing(given: NDArray[Any]) -> None:
     if given.dtype.kind == "f":
         if np.isinf(given).any():
             raise LabelError("y must be finite, got infinity (inf). Input y contains infinity.")
         missing = np.isnan(given)
     elif given.dtype.kind in "OMm":
-        missing = np.array([value is None or value != value for value in given], dtype=bool)
+        missing = np.array([_is_missing(value) for value in given], dtype=bool)
     else:
         return
     if missing.any():
         rows = np.flatnonzero(missing)
         raise LabelError(
-            f"y must have a label in every row, got {len(rows)} missing (NaN or None), the first in row {rows[0]}. "
-            "Drop those rows, or audit the labeled ones."
+            f"y must have a label in every row, got {len(rows)} missing (NaN or None), "
+            f"the first in row {rows[0]}. Drop those rows, or audit the labeled ones."
         )
 
 
@@ -129,30 +148,34 @@ def as_rows(X: Any, *, device: torch.device, channels: str | None = None, raw: b
     raw : bool, default=False
         Feed rows in their own shape, as float32: a user's own network knows its input.
     """
-    if is_dataset(X):
+    if is_dataset(X) or isinstance(X, np.memmap):
         return _lazy(X, device, channels, raw)
-    if isinstance(X, np.memmap):
-        return _lazy(X, device, channels, raw)
-    x = X if isinstance(X, torch.Tensor) else torch.from_numpy(_owned(np.asarray(X)))
-    if raw:
-        return ArrayRows(x.float().to(device))
-    if x.ndim == 2:
-        return ArrayRows((x if x.is_floating_point() else x.float()).to(device))
-    x = x[..., None] if x.ndim == 3 else x
-    if x.ndim != 4:
+    x = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(_owned(np.asarray(X)))
+    if raw or x.ndim == 2:
+        return ArrayRows(_in_working_dtype(x, raw).to(device))
+    if x.ndim not in (3, 4):
         raise InputError(
             f"X must be (n, d) rows or (n, height, width[, channels]) images, got shape {tuple(x.shape)}."
         )
-    if X.ndim == 4 and channel_axis(tuple(x.shape), channels) == "first":
+    if x.ndim == 3:
+        x = x[..., None]
+    elif channel_axis(tuple(x.shape), channels) == "first":
         x = x.permute(0, 2, 3, 1)
-    x = x if x.dtype in (torch.uint8, torch.float32) else x.float()
-    return ArrayRows(x.contiguous().to(device), images=True)
+    return ArrayRows(_in_working_dtype(x, raw).contiguous().to(device), images=True)
+
+
+def _in_working_dtype(x: torch.Tensor, raw: bool) -> torch.Tensor:
+    """Return rows as float32; but images of bytes as they are, and wide columns with all their digits."""
+    wide = x.dtype in (torch.float64, torch.int64, torch.int32)
+    if x.ndim == 2 and wide and not raw:
+        return x.double()
+    return x if x.dtype == torch.uint8 and x.ndim > 2 and not raw else x.float()
 
 
 def _owned(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array torch can share: its own dtypes, native byte order, writable, positive strides."""
-    if array.dtype.kind == "u" and array.dtype != np.uint8:
-        array = array.astype(np.int64)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64 if array.dtype.itemsize < 8 else np.float64)
     if array.dtype == np.longdouble:
         array = array.astype(np.float64)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -161,20 +184,20 @@ def _owned(array: NDArray[Any]) -> NDArray[Any]:
 
 def is_dataset(X: Any) -> bool:
     """Whether ``X`` is a map-style Dataset: items by number, a length, and no array."""
-    array_like = (
-        hasattr(X, "__array__") or hasattr(X, "iloc") or isinstance(X, list | tuple | str | bytes | dict)
-    )
-    return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not array_like
+    array_like = any(hasattr(X, name) for name in ("__array__", "iloc", "toarray"))  # the last one is sparse
+    known = array_like or isinstance(X, list | tuple | str | bytes | dict)
+    return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not known
 
 
 def _lazy(X: Any, device: torch.device, channels: str | None, raw: bool) -> LazyRows:
     first = _items(X, np.zeros(1, dtype=np.int64))
+    if first.dtype.kind not in "fiub":
+        raise InputTypeError(f"X must be numeric, got items of dtype {first.dtype}.")
     images = not raw and first.ndim in (3, 4)
     if not raw and first.ndim not in (2, 3, 4):
         raise InputError(f"X must hold rows of shape (d,) or images, got items of shape {first.shape[1:]}.")
     to_last = images and first.ndim == 4 and channel_axis(first.shape, channels) == "first"
-    kept = ("uint8", "float32") if images else ("float32",) if raw else ("float32", "float64")  # as in memory
-    return LazyRows(_Reader(X, images, to_last, kept).read, len(X), images, device)
+    return LazyRows(_Reader(X, images, to_last, raw).read, len(X), images, device)
 
 
 class _Reader(NamedTuple):
@@ -183,14 +206,14 @@ class _Reader(NamedTuple):
     source: Any
     images: bool
     to_last: bool
-    kept_dtypes: tuple[str, ...]
+    raw: bool
 
     def read(self, index: NDArray[np.int64]) -> NDArray[Any]:
         """Return rows (b, *shape), images channels-last."""
         rows = _items(self.source, index)
         if self.images:
             rows = rows[..., None] if rows.ndim == 3 else np.moveaxis(rows, 1, -1) if self.to_last else rows
-        return _owned(rows if rows.dtype.name in self.kept_dtypes else rows.astype(np.float32))
+        return _in_working_dtype(torch.from_numpy(_owned(rows)), self.raw).numpy()
 
 
 def _items(X: Any, index: NDArray[np.int64]) -> NDArray[Any]:
@@ -198,12 +221,20 @@ def _items(X: Any, index: NDArray[np.int64]) -> NDArray[Any]:
     if isinstance(X, np.memmap):
         return np.asarray(X[index])
     items = [X[int(i)] for i in index]
-    items = [np.asarray(item[0] if isinstance(item, tuple | list) else item) for item in items]
+    items = [_host(item[0] if isinstance(item, tuple | list) else item) for item in items]
     if len({item.shape for item in items}) > 1:
         raise InputError(
             f"X must hold items of one shape, got {sorted({i.shape for i in items})}. Resize them first."
         )
     return np.stack(items)
+
+
+def _host(x: Any) -> NDArray[Any]:
+    """Return an array, from a Tensor that has gradients or lies on a device as well."""
+    if isinstance(x, torch.Tensor):
+        x = x.detach().cpu()
+        x = x.float() if x.dtype == torch.bfloat16 else x  # numpy has none
+    return np.asarray(x)
 
 
 def check_finite(X: NDArray[Any], names: NDArray[Any] | None = None) -> None:
@@ -223,7 +254,7 @@ def check_finite(X: NDArray[Any], names: NDArray[Any] | None = None) -> None:
 
 
 def check_array_like(X: Any) -> NDArray[Any]:
-    """Return a numeric array of at least two dimensions from an array, Tensor or nested list.
+    """Return a numeric array of at least two dimensions from an array, DataFrame, Tensor or nested list.
 
     Raises
     ------
@@ -231,24 +262,13 @@ def check_array_like(X: Any) -> NDArray[Any]:
         For images of different sizes, text, complex numbers, one dimension only, no rows or no columns.
     """
     try:
-        array = np.asarray(X.detach().cpu() if isinstance(X, torch.Tensor) else X)
+        array = _host(X)
     except ValueError as error:  # a ragged list
         raise InputError(
             "X must hold rows of one shape, got rows of different shapes. Resize images first."
         ) from error
     if array.dtype.kind == "O":
-        shapes = {np.shape(row) for row in array} if array.ndim == 1 else set()
-        if len(shapes) > 1 or shapes - {()}:
-            some = ", ".join(map(str, sorted(shapes)[:3]))
-            raise InputError(
-                f"X must hold rows of one shape, got shapes {some} in an object array. Resize images first."
-            )
-        try:
-            array = array.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputTypeError(
-                f"X must be numeric, got an object array: argument must be a number ({error})."
-            ) from error
+        array = _numbers(array)
     if array.dtype.kind == "c":
         raise InputError("X must be real. Complex data not supported.")
     if array.dtype.kind not in "fiub":
@@ -262,3 +282,22 @@ def check_array_like(X: Any) -> NDArray[Any]:
             f"X must have columns, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
         )
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """Return what an object array holds: numbers, or images of one shape."""
+    shapes = {np.shape(row) for row in array} if array.ndim == 1 else set()
+    if len(shapes) > 1:
+        some = ", ".join(map(str, sorted(shapes)[:3]))
+        raise InputError(
+            f"X must hold rows of one shape, got shapes {some} in an object array. Resize images first."
+        )
+    if shapes - {()}:
+        return np.stack(list(array))
+    missing = np.frompyfunc(_is_missing, 1, 1)(array).astype(bool)
+    try:
+        return np.asarray(np.where(missing, np.nan, array), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(
+            f"X must be numeric, got an object array: argument must be a number ({error})."
+        ) from error
