@@ -8,6 +8,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from noisefilter.errors import ParameterError
+
 EXACT_LIMIT = 50_000  # rows; beyond it an exact search is quadratic time nobody wants to wait for
 _CHUNK = 4096
 
@@ -42,10 +44,20 @@ def nearest(
     Returns
     -------
     (n, L) int64 array, or (m, L) with ``queries``.
+
+    Raises
+    ------
+    ParameterError
+        If there are not ``n_neighbors`` rows to find.
     """
+    others = len(features) - (queries is None)
+    if not 1 <= n_neighbors <= others:
+        raise ParameterError(f"n_neighbors must be from 1 to the {others} other rows, got {n_neighbors}.")
     center = features.mean(axis=0, dtype=np.float64)
-    base = np.ascontiguousarray(features - center, dtype=np.float32)
-    asked = base if queries is None else np.ascontiguousarray(queries - center, dtype=np.float32)
+    # Squares of very large or small features would leave float32. A power of two costs no digit.
+    unit = np.exp2(-np.frexp(max(np.abs(features - center).max(), np.finfo(np.float64).tiny))[1])
+    base = np.ascontiguousarray((features - center) * unit, dtype=np.float32)
+    asked = base if queries is None else np.ascontiguousarray((queries - center) * unit, dtype=np.float32)
     index = _build(base, exact_limit, random_state)
     found = np.empty((len(asked), n_neighbors), dtype=np.int64)
     for start in range(0, len(asked), _CHUNK):
@@ -57,17 +69,16 @@ def nearest(
         candidates = index.search(part, n_neighbors + 1)[1]
         found[start : start + _CHUNK] = _without_self(candidates, rows)
     if (found < 0).any():  # the inverted file visited too few rows: only with absurdly uneven cells
-        return nearest(features, n_neighbors, queries=queries, exact_limit=len(features), random_state=0)
+        return nearest(features, n_neighbors, queries=queries, exact_limit=len(features))
     return found
 
 
 def _build(base: NDArray[np.float32], exact_limit: int, random_state: int) -> Any:
     n, d = base.shape
-    if n <= exact_limit:
-        index = faiss.IndexFlatL2(d)
-    else:
+    index: Any = faiss.IndexFlatL2(d)
+    if n > exact_limit:
         cells = int(4 * np.sqrt(n))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatL2(d), d, cells)
+        index = faiss.IndexIVFFlat(index, d, cells)
         index.cp.seed = random_state + 1
         index.cp.niter = 10
         index.nprobe = 16

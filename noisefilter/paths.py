@@ -45,8 +45,8 @@ def quadrature(rule: str, n_interior: int) -> Quadrature:
     n_interior : int
         At least 1.
     """
-    if n_interior < 1:
-        raise ParameterError(f"n_interior must be at least 1, got {n_interior!r}.")
+    if not isinstance(n_interior, int | np.integer) or n_interior < 1:
+        raise ParameterError(f"n_interior must be a whole number of at least 1, got {n_interior!r}.")
     grid = tuple(h / (n_interior + 1) for h in range(1, n_interior + 1))
     if rule == "trapezoid":
         return Quadrature(grid, (1 / (n_interior + 1),) * n_interior, 0.5 / (n_interior + 1))
@@ -66,6 +66,11 @@ def unique_paths(neighbors: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArr
 
     The rules are symmetric and give the whole distribution, so one evaluation serves both ends of a
     path between mutual neighbors: with ten neighbors that saves about a quarter of the work.
+
+    Parameters
+    ----------
+    neighbors : (n, L) int array
+        Row numbers, distinct within each row.
 
     Returns
     -------
@@ -158,13 +163,10 @@ def _integrate(
     predict: Callable[[Tensor], Tensor], first: Tensor, second: Tensor, rule: Quadrature
 ) -> NDArray[np.float64]:
     """Integrate over the interior nodes of the paths between two batches of rows -> (p, K)."""
-    first, second = _as_float(first), _as_float(second)
+    dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
+    first, second = first.to(dtype), second.to(dtype)
     integral = torch.zeros((), dtype=torch.float64, device=first.device)
     for node, weight in zip(rule.nodes, rule.weights, strict=True):
         integral = integral + weight * predict(torch.lerp(second, first, node)).double()
     result: NDArray[np.float64] = integral.cpu().numpy()
     return result
-
-
-def _as_float(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
