@@ -31,7 +31,7 @@ class CropFlip:
         self.padding = padding
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the view of images (b, c, h, w), in the same dtype and memory format."""
+        """Return the view of images (b, c, h, w), in the same dtype, channels-last in memory."""
         b, _, h, w = x.shape
         pad = min(h, w) // 8 if self.padding is None else self.padding
         device = generator.device

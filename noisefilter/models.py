@@ -1,8 +1,9 @@
-"""One face for whatever is trained: our Net, a skorch net of the user's own class, any scikit-learn classifier."""
+"""One face for whatever is trained: Net, a skorch net of the user's class, any scikit-learn classifier."""
 
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from noisefilter.augment import default_augmentation
 from noisefilter.batches import Rows, in_order
 from noisefilter.errors import InputTypeError, ParameterError
-from noisefilter.net import Net, Recorded, Recorder, local_seed
+from noisefilter.net import Net, Recorded, Recorder, caught_features, local_seed
 from noisefilter.networks import default_network, network_arguments
 
 _CHUNK = 1000
@@ -48,13 +49,11 @@ class NetModel:
     def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
         """Train; the network records by itself."""
         self.net.fit(rows, codes)
-        outputs = self.predict_batch(rows.take(torch.arange(1, device=rows.device))).shape[1]
-        if outputs != n_classes:
-            raise ParameterError(f"The network must have one output per class ({n_classes}), got {outputs}.")
+        _check_outputs(self, rows, n_classes)
         return getattr(self.net, "recorded_", None)
 
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """One evaluation pass."""
+        """Return probabilities and features from one evaluation pass."""
         return self.net.evaluate(rows, features)
 
     def predict_batch(self, x: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ class NetModel:
         return self.net.predict_batch(x)
 
 
-class _EpochRecorder(Callback):  # type: ignore[misc] # skorch is untyped
+class _EpochRecorder(Callback):
     """Records by one evaluation pass after each epoch, for nets whose own loop we leave alone."""
 
     def __init__(self, recorder: Recorder, rows: Rows, codes: Tensor, model: SkorchModel):
@@ -82,7 +81,10 @@ class _EpochRecorder(Callback):  # type: ignore[misc] # skorch is untyped
 
 
 class SkorchModel:
-    """A subclass of skorch's classifier, trained as it is and recorded by a callback."""
+    """A subclass of skorch's classifier, trained as it is and recorded by a callback.
+
+    What it draws from the global generators is drawn from ``seed``.
+    """
 
     def __init__(self, net: NeuralNetClassifier, record: tuple[str, ...], seed: int):
         self.net = net
@@ -93,37 +95,27 @@ class SkorchModel:
         """Train by the net's own loop."""
         target = torch.from_numpy(codes).to(rows.device)
         recorder = Recorder(self.record, len(rows), n_classes, self.net.max_epochs, rows.device)
-        callbacks = [
-            *(self.net.callbacks or []),
-            ("noisefilter", _EpochRecorder(recorder, rows, target, self)),
-        ]
-        self.net.set_params(callbacks=callbacks)
+        callbacks = _callbacks(self.net)
+        self.net.set_params(
+            callbacks=[*callbacks, ("noisefilter", _EpochRecorder(recorder, rows, target, self))]
+        )
         with local_seed(self.seed, rows.device):
             self.net.fit(_Items(rows, codes), codes)
-        self.net.set_params(callbacks=callbacks[:-1])
+        self.net.set_params(callbacks=callbacks)
+        _check_outputs(self, rows, n_classes)
         return recorder.result()
 
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Evaluate with the same feature hook as :class:`Net`."""
-        caught: list[Tensor] = []
-        layer = next(
-            (m for m in reversed(list(self.net.module_.modules())) if isinstance(m, nn.Linear)), None
-        )
-        if features and layer is None:
-            raise ParameterError(
-                "estimator must have a linear layer to give features, got none. Pass features= to fit."
-            )
-        hook = (
-            layer.register_forward_pre_hook(lambda _, x: caught.append(x[0].flatten(1).cpu()))
-            if layer
-            else None
-        )
-        try:
-            probs = [self.predict_batch(rows.take(index)).cpu() for index in in_order(rows, _CHUNK)]
-        finally:
-            if hook is not None:
-                hook.remove()
-        return torch.cat(probs).numpy(), torch.cat(caught).float().numpy() if features else None
+        probs, kept = [], []
+        catching: AbstractContextManager[list[Tensor]] = nullcontext([])
+        if features:
+            catching = caught_features(self.net.module_)
+        with catching as caught:
+            for index in in_order(rows, _CHUNK):
+                probs.append(self.predict_batch(rows.take(index)).cpu())
+                kept += [c.float().cpu() for c in caught]
+        return torch.cat(probs).numpy(), torch.cat(kept).numpy() if features else None
 
     def predict_batch(self, x: Tensor) -> Tensor:
         """Return probabilities (b, K)."""
@@ -133,8 +125,8 @@ class SkorchModel:
         return probs
 
 
-class _Items(torch.utils.data.Dataset):  # type: ignore[type-arg]
-    """Rows one at a time, for a net that trains through a DataLoader."""
+class _Items(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Rows one at a time with their codes, for a net that trains through a DataLoader."""
 
     def __init__(self, rows: Rows, codes: NDArray[np.int64]):
         self.rows = rows
@@ -148,33 +140,53 @@ class _Items(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 
 class SklearnModel:
-    """Any classifier with ``predict_proba``; it has no features of its own and records nothing."""
+    """Any classifier with ``predict_proba``; it records nothing.
 
-    def __init__(self, classifier: Any):
+    It has no features of its own: inputs, standardized by the rows it was trained on, stand in.
+    """
+
+    def __init__(self, classifier: Any, seed: int):
         self.classifier = classifier
+        self.seed = seed
 
     def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
         """Fit on flattened rows."""
-        x = rows.take(torch.arange(len(rows), device=rows.device)).flatten(1)
-        self.classifier.fit(x.cpu().numpy(), codes)
         self.n_classes = n_classes
-        self.mean, deviation = x.double().mean(0), x.double().std(0, correction=0)
-        self.deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+        x = _flat(rows)
+        deviation = x.std(axis=0, dtype=np.float64)
+        self.mean = x.mean(axis=0, dtype=np.float64)
+        self.scale = np.where(deviation > 0, deviation, 1.0)
+        with local_seed(self.seed, torch.device("cpu")):
+            self.classifier.fit(x, codes)
         return None
 
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        """Evaluate; inputs standardized as in training stand in for features."""
-        probs = [self.predict_batch(rows.take(index)) for index in in_order(rows, _CHUNK)]
-        if not features:
-            return torch.cat(probs).numpy(), None
-        x = rows.take(torch.arange(len(rows), device=rows.device)).flatten(1).double()
-        return torch.cat(probs).numpy(), ((x - self.mean) / self.deviation).float().cpu().numpy()
+        """Return probabilities (n, K) and standardized inputs (n, d)."""
+        probs = [self.predict_batch(rows.take(index)).cpu() for index in in_order(rows, _CHUNK)]
+        inputs = ((_flat(rows) - self.mean) / self.scale).astype(np.float32) if features else None
+        return torch.cat(probs).numpy(), inputs
 
     def predict_batch(self, x: Tensor) -> Tensor:
         """Return probabilities (b, K), zero for a class whose only row was planted under another."""
         probs = np.zeros((len(x), self.n_classes))
         probs[:, self.classifier.classes_] = self.classifier.predict_proba(x.flatten(1).cpu().numpy())
-        return torch.from_numpy(probs)
+        return torch.from_numpy(probs).to(x.device)
+
+
+def _flat(rows: Rows) -> NDArray[Any]:
+    every = torch.arange(len(rows), device=rows.device)
+    return np.asarray(rows.take(every).flatten(1).cpu().numpy())
+
+
+def _check_outputs(model: Model, rows: Rows, n_classes: int) -> None:
+    outputs = model.predict_batch(rows.take(torch.arange(1, device=rows.device))).shape[1]
+    if outputs != n_classes:
+        raise ParameterError(f"The network must have one output per class ({n_classes}), got {outputs}.")
+
+
+def _callbacks(net: NeuralNetClassifier) -> list[Any]:
+    """Return the callbacks of the user's own; skorch also knows ``None`` and ``"disable"``."""
+    return list(net.callbacks) if isinstance(net.callbacks, list | tuple) else []
 
 
 def feeds_raw(estimator: Any) -> bool:
@@ -219,6 +231,8 @@ def build_model(
     seed : int
         Of this model.
     """
+    if isinstance(network, nn.Module):
+        raise ParameterError(f"network must be a class, got an instance of {type(network).__name__}.")
     if estimator is None:
         return NetModel(_default_net(rows, n_classes, network, settings, training, record, seed))
     for name in ("max_epochs", "batch_size", "lr", "network"):
@@ -233,13 +247,13 @@ def build_model(
         return _from_skorch(estimator, training, record, seed)
     if not hasattr(estimator, "predict_proba"):
         raise InputTypeError(
-            f"estimator must be a skorch NeuralNetClassifier or have predict_proba, got {type(estimator).__name__}."
+            "estimator must be a skorch NeuralNetClassifier or have predict_proba, "
+            f"got {type(estimator).__name__}."
         )
     _refuse_mixup(estimator, training)
     classifier = clone(estimator)
-    if "random_state" in classifier.get_params() and classifier.get_params()["random_state"] is None:
-        classifier.set_params(random_state=seed)
-    return SklearnModel(classifier)
+    _seed_unset(classifier, seed)
+    return SklearnModel(classifier, seed)
 
 
 def _default_net(
@@ -252,7 +266,9 @@ def _default_net(
     seed: int,
 ) -> Net:
     network = network or default_network(rows.shape)
-    arguments = {f"module__{k}": v for k, v in network_arguments(network, rows.shape, n_classes).items()}
+    arguments: dict[str, Any] = {
+        f"module__{k}": v for k, v in network_arguments(network, rows.shape, n_classes).items()
+    }
     return Net(
         network,
         max_epochs=MAX_EPOCHS if settings["max_epochs"] is None else settings["max_epochs"],
@@ -281,18 +297,15 @@ def _from_skorch(
 ) -> Model:
     if isinstance(estimator.module, nn.Module):
         raise ParameterError(
-            f"estimator.module must be a class, got an instance of {type(estimator.module).__name__}, which would carry "
-            "its trained weights into every fold. Pass the class, and its arguments as module__name=..."
+            f"estimator.module must be a class, got an instance of {type(estimator.module).__name__}, which "
+            "would carry its trained weights into every fold. Pass the class, and its arguments as "
+            "module__name=..."
         )
     _refuse_validation(estimator)
     if type(estimator) is NeuralNetClassifier:
-        parameters = {
-            k: v for k, v in estimator.get_params(deep=False).items() if not k.startswith("callbacks__")
-        }
-        parameters = {k: copy.deepcopy(v) for k, v in parameters.items()} | {
-            "train_split": None,
-            "device": estimator.device,
-        }
+        defaults = tuple(f"callbacks__{name}" for name, _ in estimator._default_callbacks)  # Net has none
+        parameters = estimator.get_params(deep=False) | {"train_split": None}
+        parameters = {k: copy.deepcopy(v) for k, v in parameters.items() if not k.startswith(defaults)}
         return NetModel(Net(**parameters, record=record, random_state=seed, **training))
     net = clone(estimator).set_params(train_split=None)
     if isinstance(net, Net):
@@ -312,11 +325,21 @@ def _refuse_mixup(estimator: Any, training: dict[str, Any]) -> None:
 
 
 def _refuse_validation(estimator: NeuralNetClassifier) -> None:
-    for item in estimator.callbacks or []:
-        callback = item[1] if isinstance(item, tuple) else item
-        monitor = getattr(callback, "monitor", None)
+    parameters = estimator.get_params(deep=False)
+    for item in _callbacks(estimator):
+        name, callback = item if isinstance(item, tuple) else (None, item)
+        kind = callback if isinstance(callback, type) else type(callback)
+        monitor = getattr(callback() if isinstance(callback, type) else callback, "monitor", None)
+        monitor = parameters.get(f"callbacks__{name or kind.__name__}__monitor", monitor)
         if isinstance(monitor, str) and monitor.startswith("valid"):
             raise ParameterError(
-                f"estimator.callbacks must not monitor validation scores, got {type(callback).__name__} on {monitor!r}. "
-                "No rows are held out, because rows held out would have no signals; monitor 'train_loss'."
+                f"estimator.callbacks must not monitor validation scores, got {kind.__name__} on "
+                f"{monitor!r}. No rows are held out, as they would have no signals; monitor 'train_loss'."
             )
+
+
+def _seed_unset(estimator: Any, seed: int) -> None:
+    """Seed every ``random_state`` that is ``None``, those of nested estimators included."""
+    parameters = estimator.get_params()
+    unset = [k for k, v in parameters.items() if k.split("__")[-1] == "random_state" and v is None]
+    estimator.set_params(**dict.fromkeys(sorted(unset), seed))

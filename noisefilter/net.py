@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.utils import check_random_state
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 
 from noisefilter.augment import Augment
-from noisefilter.batches import ArrayRows, Rows, count_batches, in_order, shuffled, statistics
+from noisefilter.batches import Rows, count_batches, in_order, shuffled, statistics
 from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
+from noisefilter.inputs import as_rows
+from noisefilter.networks import Standardize
 from noisefilter.progress import Progress
 
 _EVAL_BATCH = 1000
@@ -31,21 +33,25 @@ def local_seed(seed: int, device: torch.device) -> Iterator[None]:
     Weight initialization and dropout can draw from nowhere else. A module of the user's may use
     numpy's global generator, so that one is held still too.
     """
-    numpy_state = np.random.get_state()
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - restored below
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, and leave it so
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         try:
             yield
         finally:
-            np.random.set_state(numpy_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 class Recorded(NamedTuple):
     """What one training saw of its rows, in row order; fields that were not asked for are ``None``.
 
-    The shapes are those of :class:`noisefilter.Signals`.
+    The shapes are those of :class:`noisefilter.Signals`. A training that a callback ended early has
+    as many epochs as it ran, and no ``mean_probs`` if it ended before they were begun.
     """
 
     losses: NDArray[np.float32] | None
@@ -112,21 +118,51 @@ class Recorder:
 
     def result(self) -> Recorded:
         """Return everything as numpy arrays."""
-        means = None if self.prob_sum is None else self.prob_sum / max(1, self.epoch - self.start)
-        values = [
-            None if v is None else v.cpu().numpy()
-            for v in (self.losses, self.margins, self.predictions, means)
-        ]
-        return Recorded(values[0], values[1], values[2], values[3], np.array(self.rates))
+        seen = self.epoch - self.start
+        means = None if self.prob_sum is None or seen < 1 else (self.prob_sum / seen).cpu().numpy()
+        losses, margins, predictions = (
+            None if values is None else values[: self.epoch].cpu().numpy()
+            for values in (self.losses, self.margins, self.predictions)
+        )
+        return Recorded(losses, margins, predictions, means, np.array(self.rates))
 
 
-class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
+@contextmanager
+def caught_features(module: nn.Module, layer: str | None = None) -> Iterator[list[Tensor]]:
+    """Catch what the last linear layer (or the layer named) is fed, (b, d), in a list of one tensor.
+
+    The last one to run, that is, which need not be the last one the module lists.
+    """
+    if layer is None:
+        layers = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    else:
+        layers = [part for name, part in module.named_modules() if name == layer]
+    if not layers:
+        raise ParameterError(
+            f"feature_layer must name a submodule of {type(module).__name__}, got {layer!r}. "
+            "A network without a linear layer needs it, or features= in fit."
+        )
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        caught[:] = [inputs[0].flatten(1)]
+
+    hooks = [part.register_forward_pre_hook(catch) for part in layers]
+    try:
+        yield caught
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class Net(NeuralNetClassifier):
     """A skorch ``NeuralNetClassifier`` with a fast loop over arrays and a record of every row.
 
     Everything skorch's parameters say still holds; what differs: rows that fit stay on the device
     and a batch is an index, per-batch callbacks run only if a callback overrides those verbs, all
     randomness is local, nothing is held out for validation, and a loss that is not finite is an
-    error. ``X`` may be any array or a :class:`noisefilter.batches.Rows`; ``y`` are class numbers.
+    error. An interrupt is passed on; only skorch's ``EarlyStopping`` ends a training in peace.
+    ``X`` may be any array or a :class:`noisefilter.batches.Rows`; ``y`` are class numbers.
 
     Parameters
     ----------
@@ -148,7 +184,7 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         says it is faster there (``cpu_bfloat16 = True``); elsewhere in float32. Inference uses
         bfloat16 only after it has ranked 1,000 rows as float32 does (Spearman >= 0.999).
     feature_layer : str, optional
-        Name of the submodule whose input are the features; the last linear layer by default.
+        Name of the submodule whose input are the features; the last linear layer to run by default.
     record : tuple of str, default=()
         Per-row signals to record in training: ``"losses"``, ``"margins"``, ``"predictions"``,
         ``"mean_probs"``. With ``"mixup"``, where no training output belongs to one row, they come
@@ -206,90 +242,120 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
 
     def initialize(self) -> Net:
         """Initialize everything, from ``random_state`` alone."""
+        self._check_parameters()
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with local_seed(self.seed_, self._torch_device):
+            super().initialize()
+        self.bfloat16_inference_: bool | None = None
+        return self
+
+    @property
+    def _torch_device(self) -> torch.device:
+        return torch.device(self.device or "cpu")  # skorch's None means: leave things where they are
+
+    def _check_parameters(self) -> None:
         if self.objective not in ("cross_entropy", "mixup"):
             raise ParameterError(f"objective must be 'cross_entropy' or 'mixup', got {self.objective!r}.")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ParameterError(
                 f"precision must be 'auto', 'float32' or 'bfloat16', got {self.precision!r}."
             )
-        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with local_seed(self.seed_, torch.device(self.device)):
-            super().initialize()
-        self.bfloat16_inference_: bool | None = None
-        return self
+        if not self.mixup_alpha > 0:
+            raise ParameterError(f"mixup_alpha must be greater than 0, got {self.mixup_alpha!r}.")
+        if unknown := set(self.record) - set(Recorder.FIELDS):
+            raise ParameterError(f"record must name some of {Recorder.FIELDS}, got {sorted(unknown)}.")
+        if self.max_epochs < 1:
+            raise ParameterError(f"max_epochs must be at least 1, got {self.max_epochs!r}.")
+        if self.batch_size < 1 and self.batch_size != -1:
+            raise ParameterError(
+                f"batch_size must be at least 1, or -1 for all rows at once, got {self.batch_size!r}."
+            )
 
     def fit(self, X: Any, y: Any, **fit_params: Any) -> Net:
-        """Train from new weights."""
-        self.initialize()
+        """Train from new weights; with ``warm_start``, from those at hand where there are any."""
+        if not self.warm_start or not self.initialized_:
+            self.initialize()
         return self.partial_fit(X, y, **fit_params)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Net:
-        """Train from the weights at hand. Unlike skorch's, an interrupt is not taken for the end."""
+        """Train from the weights at hand."""
         if fit_params:
             raise ParameterError(f"Net.fit must be called with X and y only, got {sorted(fit_params)}.")
         if not self.initialized_:
             self.initialize()
         rows = self._rows(X)
-        codes = torch.as_tensor(np.asarray(y), device=rows.device)
-        if len(rows) != len(codes):
-            raise InputError(f"X and y must have the same length, got {len(rows)} and {len(codes)}.")
-        self.classes_inferred_ = np.unique(np.asarray(y)) if classes is None else np.asarray(classes)
+        given = np.asarray(y)
+        if given.dtype.kind not in "iub" or given.shape != (len(rows),):
+            raise InputError(
+                f"y must be {len(rows)} class numbers, one per row of X, got shape {given.shape} "
+                f"of {given.dtype}."
+            )
+        codes = torch.from_numpy(given.astype(np.int64)).to(rows.device)
+        self.classes_inferred_ = np.unique(given) if classes is None else np.asarray(classes)
         self.notify("on_train_begin", X=rows, y=codes)
         with local_seed(self.seed_, rows.device):
-            self._train(rows, codes.long() if not codes.is_floating_point() else codes)
+            self._train(rows, codes)
         self.notify("on_train_end", X=rows, y=codes)
         return self
 
     def _rows(self, X: Any) -> Rows:
-        if (
-            hasattr(X, "take")
-            and hasattr(X, "shape")
-            and hasattr(X, "device")
-            and not isinstance(X, Tensor | np.ndarray)
-        ):
+        if hasattr(X, "take") and not hasattr(X, "__getitem__"):  # rows already; arrays have items, too
             rows: Rows = X
             return rows
-        x = torch.as_tensor(X)
-        return ArrayRows((x.float() if x.dtype == torch.float64 else x).to(self.device))
+        return as_rows(X, device=self._torch_device, raw=True)
 
     def _train(self, rows: Rows, codes: Tensor) -> None:
-        if hasattr(self.module_, "standardize"):
-            self.module_.standardize.set(*statistics(rows))
-        self.module_.to(memory_format=torch.channels_last)
+        batch_size = len(rows) if self.batch_size == -1 else self.batch_size
+        n_classes = self._prepare(rows, codes)
+        recorder = Recorder(tuple(self.record), len(rows), n_classes, self.max_epochs, rows.device)
         generator = torch.Generator(rows.device).manual_seed(self.seed_)
-        recorder: Recorder | None = None
-        n_steps = self.max_epochs * count_batches(len(rows), self.batch_size)
-        watched = {verb for verb in _BATCH_VERBS for _, cb in self.callbacks_ if _overrides(cb, verb)}
-        drops = {int(share * self.max_epochs) for share in self.lr_drops}
-        with Progress(
-            f"training {self.max_epochs} epochs on {len(rows):,} rows", n_steps, self.verbose > 0
-        ) as bar:
+        watched = any(_overrides(callback, verb) for verb in _BATCH_VERBS for _, callback in self.callbacks_)
+        drops = {max(1, int(share * self.max_epochs)) for share in self.lr_drops}
+        n_steps = self.max_epochs * count_batches(len(rows), batch_size)
+        what = f"training {self.max_epochs} epochs on {len(rows):,} rows"
+        with Progress(what, n_steps, self.verbose > 0) as bar:
             for epoch in range(self.max_epochs):
                 if epoch in drops:
                     self._divide_learning_rate()
                 self.notify("on_epoch_begin", dataset_train=(rows, codes), dataset_valid=None)
                 total = torch.zeros((), device=rows.device)
                 self.module_.train()
-                for index in shuffled(len(rows), self.batch_size, generator):
+                for index in shuffled(len(rows), batch_size, generator):
                     loss, output = self._step(rows, codes, index, generator, watched)
-                    if self.record and recorder is None:
-                        recorder = Recorder(
-                            self.record, len(rows), output.shape[1], self.max_epochs, rows.device
-                        )
-                    if recorder is not None and recorder.wants(epoch) and self.objective != "mixup":
+                    if recorder.wants(epoch) and self.objective != "mixup":
                         self._record(recorder, index, output, codes)
                     total += loss * len(index)
                     bar.step()
-                self._end_epoch(total / len(rows), recorder, rows, codes, epoch)
-        if recorder is not None:
+                if self._end_epoch(total / len(rows), recorder, rows, codes):
+                    break
+        self.bfloat16_inference_ = None  # to be measured with the weights as they are now
+        if self.record:
             self.recorded_ = recorder.result()
 
+    def _prepare(self, rows: Rows, codes: Tensor) -> int:
+        """Make the module ready for these rows; returns how many classes it tells apart."""
+        self.__dict__.pop("recorded_", None)
+        if isinstance(getattr(self.module_, "standardize", None), Standardize):
+            mean, deviation = statistics(rows)
+            if not torch.isfinite(mean).all():
+                raise InputError("X must be finite, got NaN or infinity.")
+            self.module_.standardize.set(mean, deviation)
+        if not any(parameter.dim() == 5 for parameter in self.module_.parameters()):  # of 3-D convolutions
+            self.module_.to(memory_format=torch.channels_last)
+        shape = tuple(self.predict_batch(rows.take(torch.arange(1, device=rows.device))).shape)
+        needed = int(codes.max()) + 1
+        if len(shape) != 2 or shape[1] < needed:
+            raise ParameterError(
+                f"module must give one output per class ({needed}) and row, got shape {shape} for one row."
+            )
+        return shape[1]
+
     def _step(
-        self, rows: Rows, codes: Tensor, index: Tensor, generator: torch.Generator, watched: set[str]
+        self, rows: Rows, codes: Tensor, index: Tensor, generator: torch.Generator, watched: bool
     ) -> tuple[Tensor, Tensor]:
-        """One update; returns the detached loss and output."""
+        """Update once; returns the detached loss and output."""
         x, target = rows.take(index), codes[index]
-        if "on_batch_begin" in watched:
+        if watched:
             self.notify("on_batch_begin", batch=(x, target), training=True)
         if self.augment is not None:
             x = self.augment(x, generator)
@@ -304,13 +370,12 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         output = output.float()
         loss = objective(output)
         loss.backward()
-        if "on_grad_computed" in watched:
+        if watched:
             self.notify("on_grad_computed", named_parameters=self.module_.named_parameters(), X=x, y=target)
         for name in self._optimizers:
             getattr(self, name + "_").step()
         loss, output = loss.detach(), output.detach()
-        if "on_batch_end" in watched:
-            self.history.new_batch()
+        if watched:
             self.history.record_batch("train_loss", float(loss))
             self.notify("on_batch_end", batch=(x, target), training=True, loss=loss, y_pred=output)
         return loss, output
@@ -323,9 +388,8 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Mix the batch with a permutation of itself, and the objectives with the same weight."""
         alpha = torch.full((2,), self.mixup_alpha, dtype=torch.float64)
-        weight = float(
-            torch._sample_dirichlet(alpha, generator=_on_cpu(generator))[0]
-        )  # Beta = Dirichlet of two
+        # Beta(alpha, alpha) is the Dirichlet distribution of two.
+        weight = float(torch._sample_dirichlet(alpha, generator=_on_cpu(generator))[0])
         order = torch.randperm(len(x), generator=generator, device=generator.device)
         x = x if x.is_floating_point() else x.float()
         mixed = torch.lerp(x[order], x, weight)
@@ -341,6 +405,8 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         target = codes[index]
         losses = self._row_losses(output, target) if recorder.losses is not None else None
         probs = self._probs(output) if recorder.prob_sum is not None else output
+        if isinstance(self.criterion_, nn.NLLLoss):  # the output is probabilities, as skorch reads it
+            output = torch.log(output + torch.finfo(output.dtype).eps)
         recorder.batch(index, probs, output, target, losses)
 
     def _row_losses(self, output: Tensor, target: Tensor) -> Tensor:
@@ -355,24 +421,29 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
             self.criterion_.reduction = reduction
         return losses
 
-    def _end_epoch(
-        self, loss: Tensor, recorder: Recorder | None, rows: Rows, codes: Tensor, epoch: int
-    ) -> None:
+    def _end_epoch(self, loss: Tensor, recorder: Recorder, rows: Rows, codes: Tensor) -> bool:
+        """Close the epoch; returns whether training is to end here."""
         if not torch.isfinite(loss):
             raise TrainingDivergedError(
-                f"The training loss must stay finite, got {float(loss)} in epoch {epoch + 1}. "
+                f"The training loss must stay finite, got {float(loss)} in epoch {recorder.epoch + 1}. "
                 "A smaller lr= usually helps."
             )
         rate = self.optimizer_.param_groups[0]["lr"] if hasattr(self, "optimizer_") else float("nan")
-        if recorder is not None:
-            if self.objective == "mixup" and recorder.wants(epoch):
-                with self.evaluating():
-                    for index in in_order(rows, _EVAL_BATCH):
-                        self._record(recorder, index, self.outputs(rows.take(index)), codes)
-            recorder.end_epoch(rate)
+        if self.objective == "mixup" and recorder.wants(recorder.epoch):
+            with self.evaluating():
+                for index in in_order(rows, _EVAL_BATCH):
+                    self._record(recorder, index, self.outputs(rows.take(index)), codes)
+        recorder.end_epoch(rate)
         self.history.record("train_loss", float(loss))
         self.history.record("event_lr", rate)
-        self.notify("on_epoch_end", dataset_train=(rows, codes), dataset_valid=None)
+        try:
+            self.notify("on_epoch_end", dataset_train=(rows, codes), dataset_valid=None)
+        except KeyboardInterrupt:  # how skorch's EarlyStopping asks for the end
+            stopping = [cb for _, cb in self.callbacks_ if isinstance(cb, EarlyStopping)]
+            if not any(cb.misses_ == cb.patience for cb in stopping):
+                raise
+            return True
+        return False
 
     def _divide_learning_rate(self) -> None:
         for name in self._optimizers:
@@ -380,18 +451,19 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
                 group["lr"] /= self.lr_drop_factor
 
     def _autocast(self, half: bool) -> AbstractContextManager[Any]:
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16) if half else nullcontext()
+        return torch.autocast(self._torch_device.type, torch.bfloat16) if half else nullcontext()
 
     def _half_training(self) -> bool:
         if self.precision != "auto":
             return self.precision == "bfloat16"
-        if torch.device(self.device).type == "cuda":
+        if self._torch_device.type == "cuda":
             return torch.cuda.is_bf16_supported()
-        return getattr(self.module_, "cpu_bfloat16", False) and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        wanted = getattr(self.module_, "cpu_bfloat16", False) and torch.backends.mkldnn.is_available()
+        return bool(wanted and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode without gradients, and training mode again behind it."""
+        """Go into evaluation mode without gradients, and back behind it."""
         training = self.module_.training
         self.module_.eval()
         try:
@@ -433,32 +505,15 @@ class Net(NeuralNetClassifier):  # type: ignore[misc] # skorch is untyped
         rows = self._rows(X)
         if self.bfloat16_inference_ is None:
             self._choose_inference(rows)
-        caught: list[Tensor] = []
-        hook = self._hook_features(caught) if features else None
         probs, kept = [], []
-        try:
+        catching: AbstractContextManager[list[Tensor]] = nullcontext([])
+        if features:
+            catching = caught_features(self.module_, self.feature_layer)
+        with catching as caught:
             for index in in_order(rows, _EVAL_BATCH):
                 probs.append(self.predict_batch(rows.take(index)).cpu())
-                kept += [c.flatten(1).float().cpu() for c in caught]
-                caught.clear()
-        finally:
-            if hook is not None:
-                hook.remove()
+                kept += [c.float().cpu() for c in caught]
         return torch.cat(probs).numpy(), torch.cat(kept).numpy() if features else None
-
-    def _hook_features(self, caught: list[Tensor]) -> Any:
-        if self.feature_layer is not None:
-            layer = dict(self.module_.named_modules()).get(self.feature_layer)
-        else:
-            layer = next(
-                (m for m in reversed(list(self.module_.modules())) if isinstance(m, nn.Linear)), None
-            )
-        if layer is None:
-            raise ParameterError(
-                f"feature_layer must name a submodule of {type(self.module_).__name__}, got {self.feature_layer!r}. "
-                "A network without a linear layer needs it, or features= in fit."
-            )
-        return layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return probabilities (n, K)."""
@@ -478,6 +533,5 @@ def _on_cpu(generator: torch.Generator) -> torch.Generator:
     """Return a CPU generator that continues ``generator`` (the Dirichlet sampler has none for CUDA)."""
     if generator.device.type == "cpu":
         return generator
-    return torch.Generator().manual_seed(
-        int(torch.randint(2**31 - 1, (1,), generator=generator, device="cuda"))
-    )
+    seed = torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device)
+    return torch.Generator().manual_seed(int(seed))

@@ -29,9 +29,10 @@ class Standardize(nn.Module):
         self.register_buffer("scale", torch.ones(shape, dtype=torch.float64))
 
     def set(self, mean: Tensor, std: Tensor) -> None:
-        """Store the statistics; a constant column is only centered."""
+        """Store the statistics; a constant column is only centered, though rounding gives it a deviation."""
+        varies = std > 1e-13 * mean.abs()
         self.mean.copy_(mean.reshape(self.mean.shape))
-        self.scale.copy_(torch.where(std > 0, std, torch.ones_like(std)).reshape(self.scale.shape))
+        self.scale.copy_(torch.where(varies, std, torch.ones_like(std)).reshape(self.scale.shape))
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardize (b, ...) of any dtype to float32."""
@@ -153,17 +154,20 @@ class SevenLayerCNN(_Network):
     """Six 3x3 convolutions (64, 64 | 128, 128 | 196, 16) and a linear head: the network of JoCoR and Jo-SRC.
 
     ``hidden=512`` puts Jo-SRC's 256-512-K head on it instead of the single linear layer (algorithm
-    details from the official codes; the two papers' tables do not use the same head).
+    details from the official codes; the two papers' tables do not use the same head). Images of at
+    least 8 pixels; those that are not square are pooled to a square before the head.
     """
 
     def __init__(self, n_channels: int, n_classes: int, image_size: int = 32, hidden: int | None = None):
         super().__init__()
+        if image_size < 8:
+            raise ParameterError(f"image_size must be at least 8 for SevenLayerCNN, got {image_size}.")
         self.standardize = Standardize((n_channels, 1, 1))
         layers: list[nn.Module] = []
         for n_in, n_out in ((n_channels, 64), (64, 128), (128, 196)):
             second = 16 if n_out == 196 else n_out
             layers += [_conv(n_in, n_out), _conv(n_out, second), nn.MaxPool2d(2)]
-        layers.append(nn.Flatten())
+        layers += [nn.AdaptiveAvgPool2d(image_size // 8), nn.Flatten()]  # changes nothing in a square image
         n_features = 16 * (image_size // 8) ** 2
         if hidden is not None:
             layers += [nn.Linear(n_features, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
@@ -241,7 +245,7 @@ class TorchvisionClassifier(nn.Module):
     name : str
         A name :func:`torchvision.models.get_model` knows, such as ``"resnet18"``.
     n_channels : int
-        Channels of the images; gray images are repeated to the three channels these networks want.
+        1 or 3; gray images are repeated to the three channels these networks want.
     n_classes : int
         Number of classes K.
     """
@@ -250,6 +254,8 @@ class TorchvisionClassifier(nn.Module):
         super().__init__()
         from torchvision.models import get_model  # heavy, and only needed here
 
+        if n_channels not in (1, 3):
+            raise ParameterError(f"n_channels must be 1 or 3 for torchvision's networks, got {n_channels}.")
         self.standardize = Standardize((n_channels, 1, 1))
         self.model = get_model(name, weights=None, num_classes=n_classes)
 

@@ -23,7 +23,9 @@ class Progress:
         self.trial = min(trial, total)
         self.total = total
         self.enabled = enabled
-        self.bar = tqdm(total=total, desc=what, disable=not enabled, delay=_QUIET_BELOW, leave=False, mininterval=0.5)
+        self.bar = tqdm(
+            total=total, desc=what, disable=not enabled, delay=_QUIET_BELOW, leave=False, mininterval=0.5
+        )
         self.done = 0
         self.start = perf_counter()
 
