@@ -60,7 +60,7 @@ def check_labels(y: Any) -> Labels:
         raise LabelError(f"y must hold class labels, got values of another kind. Unknown label type: {kind}")
     classes, first, inverse = np.unique(given, return_index=True, return_inverse=True)
     if len(classes) < 2:
-        raise LabelError(f"y must have at least two classes, got 1 class: {classes[0]!r}.")
+        raise LabelError(f"y must have at least two classes, got 1 class: {classes.tolist()[0]!r}.")
     order = np.argsort(first, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
