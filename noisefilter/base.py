@@ -124,7 +124,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         columns = _columns(X, checked)
         rows = self._rows(checked)
         features = self._check_features(features, len(labels.codes))
-        rng = check_random_state(check_random_state(self.random_state).randint(2**31 - 1))
+        rng = check_random_state(self._seed())
         signals, fitted = self._collect(rows, labels.codes, len(labels.classes), features, rng)
         self.fit_signals(signals.with_class_order(np.argsort(labels.order)), y)
         self._fitted = fitted
@@ -213,10 +213,10 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         """
         self.fit(X, y, features)
         codes = check_labels(y).codes
-        rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31 - 1))
+        rng = np.random.default_rng(self._seed())
         index, lost = replacement_rows(codes, self.clean_mask_, self.scores_, rng)
         if len(lost):
-            names = ", ".join(repr(self.verdict_.labels[codes == code][0]) for code in lost)
+            names = ", ".join(repr(self.verdict_.labels[codes == code].tolist()[0]) for code in lost)
             warnings.warn(
                 f"No clean row is left in class {names}; its best-scored rows are kept. Judge the labels of "
                 "this class by hand, or use a decision rule that rejects less.",
@@ -256,7 +256,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         rows = self._new_rows(X, len(given))
         known = np.isin(given, self.classes_)
         if not known.all():
-            raise LabelError(f"y must hold labels seen in fit, got {given[~known][0]!r}.")
+            raise LabelError(f"y must hold labels seen in fit, got {given[~known].tolist()[0]!r}.")
         codes = np.searchsorted(self.classes_, given)
         order = check_labels(self.verdict_.labels).order
         signals = self._collect_new(fitted, rows)
@@ -333,6 +333,14 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
             raise AttributeError(f"{type(self).__name__} has no verdict before fit.")
         return self.verdict_
 
+    def _seed(self) -> int:
+        try:
+            return int(check_random_state(self.random_state).randint(2**31 - 1))
+        except ValueError as error:
+            raise ParameterError(
+                f"random_state must be an int, a RandomState or None, got {self.random_state!r}."
+            ) from error
+
     # -- validation, once -------------------------------------------------------------------------
 
     def _feeds_raw(self) -> bool:
@@ -394,11 +402,11 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
 
 def _check_input(X: Any, n: int | None = None) -> Any:
     """Validate ``X``, with n rows where n is given; anything but a memory map or Dataset becomes an array."""
+    if hasattr(X, "toarray"):
+        check_array(X, input_name="X")  # scikit-learn's own sentence about sparse input
     if isinstance(X, np.memmap):
         _check_on_disk(X)
     elif not is_dataset(X):
-        if hasattr(X, "toarray"):
-            check_array(X)  # scikit-learn's own sentence about sparse input
         names = np.asarray(X.columns) if hasattr(X, "columns") else None
         X = check_array_like(X)
         check_finite(X, names)

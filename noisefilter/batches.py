@@ -147,7 +147,7 @@ def shuffled(n: int, batch_size: int, generator: torch.Generator) -> tuple[Tenso
     A last batch of fewer than 8 rows joins the one before it, because batch normalization fails on
     one row and misleads on a few.
     """
-    batches = torch.randperm(n, generator=generator, device=generator.device).split(batch_size)
+    batches = torch.randperm(n, generator=generator, device=generator.device).split(int(batch_size))
     if len(batches) > 1 and len(batches[-1]) < min(_SMALLEST_BATCH, batch_size):
         batches = (*batches[:-2], torch.cat(batches[-2:]))
     return batches

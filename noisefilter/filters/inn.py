@@ -277,7 +277,7 @@ class INNScorer(BaseFilter):
                 UserWarning,
                 stacklevel=4,
             )
-        return min(self.n_neighbors, n - 1)
+        return int(min(self.n_neighbors, n - 1))  # faiss knows no numpy integer
 
     # The judgement, from signals alone.
 
