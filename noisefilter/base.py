@@ -126,7 +126,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         features = self._check_features(features, len(labels.codes))
         rng = check_random_state(self._seed())
         signals, fitted = self._collect(rows, labels.codes, len(labels.classes), features, rng)
-        self.fit_signals(signals.with_class_order(np.argsort(labels.order)), y)
+        self.fit_signals(signals.with_class_order(np.argsort(labels.order)), labels.given)
         self._fitted = fitted
         self.__dict__.update(columns)
         return self
@@ -212,7 +212,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         network stand in for the rows.
         """
         self.fit(X, y, features)
-        codes = check_labels(y).codes
+        codes = check_labels(self.verdict_.labels).codes
         rng = np.random.default_rng(self._seed())
         index, lost = replacement_rows(codes, self.clean_mask_, self.scores_, rng)
         if len(lost):

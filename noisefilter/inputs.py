@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import type_of_target
 
 from noisefilter.batches import ArrayRows, LazyRows, Rows
@@ -47,6 +49,11 @@ def check_labels(y: Any) -> Labels:
         raise LabelError("This filter requires y to be passed, but the target y is None.")
     given = _as_array(y)
     if given.ndim == 2 and given.shape[1] == 1:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected; its only column is used.",
+            DataConversionWarning,
+            stacklevel=3,
+        )
         given = given[:, 0]
     if given.ndim != 1:
         raise LabelError(

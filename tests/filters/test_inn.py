@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -384,10 +385,15 @@ def test_containers_of_the_same_rows_give_the_same_bits(blobs, tmp_path):
         blobs.y.tolist(),
         pd.Series(blobs.y, index=blobs.y),
         torch.from_numpy(blobs.y),
-        blobs.y[:, None],
     ):
         scorer = INNScorer(max_epochs=3, random_state=0).fit(blobs.X, y)
         assert_same_verdict(scorer.verdict_, expected)
+
+
+def test_a_column_of_labels_is_taken_with_a_warning(blobs):
+    with pytest.warns(DataConversionWarning, match="column-vector y was passed") as caught:
+        scorer = fitted_on(blobs.X, blobs._replace(y=blobs.y[:, None]))
+    assert len(caught) == 1 and np.array_equal(scorer.scores_, fitted_on(blobs.X, blobs).scores_)
 
 
 def test_float64_on_disk_keeps_its_digits(blobs, tmp_path):
