@@ -64,7 +64,7 @@ def check_labels(y: Any) -> Labels:
     _refuse_missing(given)
     kind = _kind_of(given)
     if kind not in ("binary", "multiclass"):
-        raise LabelError(f"y must hold class labels, got values of another kind. Unknown label type: {kind}")
+        raise LabelError(f"y must hold class labels, got values of another kind. Unknown label type: {kind}.")
     classes, first, inverse = np.unique(given, return_index=True, return_inverse=True)
     if len(classes) < 2:
         raise LabelError(f"y must have at least two classes, got 1 class: {classes.tolist()[0]!r}.")
@@ -301,7 +301,7 @@ def _numbers(array: NDArray[Any]) -> NDArray[Any]:
         )
     if shapes - {()}:
         return np.stack(list(array))
-    missing = np.frompyfunc(_is_missing, 1, 1)(array).astype(bool)
+    missing = np.asarray(np.frompyfunc(_is_missing, 1, 1)(array), dtype=bool)
     try:
         return np.asarray(np.where(missing, np.nan, array), dtype=np.float64)
     except (TypeError, ValueError) as error:
