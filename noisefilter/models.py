@@ -95,13 +95,17 @@ class SkorchModel:
         """Train by the net's own loop."""
         target = torch.from_numpy(codes).to(rows.device)
         recorder = Recorder(self.record, len(rows), n_classes, self.net.max_epochs, rows.device)
-        callbacks = _callbacks(self.net)
-        self.net.set_params(
-            callbacks=[*callbacks, ("noisefilter", _EpochRecorder(recorder, rows, target, self))]
-        )
-        with local_seed(self.seed, rows.device):
-            self.net.fit(_Items(rows, codes), codes)
-        self.net.set_params(callbacks=callbacks)
+        given = self.net.callbacks
+        # Set as an attribute: skorch's set_params fails where there were no callbacks.
+        self.net.callbacks = [
+            *_callbacks(self.net),
+            ("noisefilter", _EpochRecorder(recorder, rows, target, self)),
+        ]
+        try:
+            with local_seed(self.seed, rows.device):
+                self.net.fit(_Items(rows, codes), codes)
+        finally:
+            self.net.callbacks = given
         _check_outputs(self, rows, n_classes)
         return recorder.result()
 

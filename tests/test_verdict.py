@@ -48,10 +48,15 @@ def test_suggested_labels_change_only_wrong_labels():
 
 @pytest.mark.parametrize(
     "labels",
-    [np.array([5, 7, 5], np.int16), np.array([True, False, True]), np.array([0.0, 2.0, 0.0], np.float32),
-     np.array(["a", "bb", "a"], dtype=object), np.array(["2020-01-01", "2021-01-01", "2020-01-01"], "M8[D]")],
+    [
+        np.array([5, 7, 5], np.int16),
+        np.array([True, False, True]),
+        np.array([0.0, 2.0, 0.0], np.float32),
+        np.array(["a", "bb", "a"], dtype=object),
+        np.array(["2020-01-01", "2021-01-01", "2020-01-01"], "M8[D]"),
+    ],
     ids=lambda labels: labels.dtype.name,
-)  # fmt: skip
+)
 def test_suggested_labels_have_the_dtype_given(labels):
     v = Verdict(labels, np.unique(labels), np.zeros(3), np.array([1, 0, 0]), labels[[1, 0, 1]])
     assert v.suggested_labels.dtype == labels.dtype
@@ -114,8 +119,11 @@ def test_with_threshold_refuses(threshold):
 ARRAYS = ["labels", "classes", "scores", "partition", "alternatives", "clean_proba", "transition_matrix"]
 
 
-@pytest.mark.parametrize("renew", [lambda v: v, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))],
-                         ids=["new", "copied", "pickled"])  # fmt: skip
+@pytest.mark.parametrize(
+    "renew",
+    [lambda v: v, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))],
+    ids=["new", "copied", "pickled"],
+)
 def test_nothing_can_be_changed(renew):
     v = renew(verdict())
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -156,11 +164,20 @@ def test_to_frame():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"scores": [1, np.nan, 0, 0]}, {"scores": [1, np.inf, 0, 0]}, {"scores": np.zeros((4, 1))},
-     {"labels": ["cat"]}, {"partition": [0, 0]}, {"partition": [0, 1, 2, 3]}, {"partition": [0, 1, 2, 256]},
-     {"partition": [0, 1, 0.5, 2]}, {"alternatives": ["cat"]}, {"clean_proba": [0.5]}],
+    [
+        {"scores": [1, np.nan, 0, 0]},
+        {"scores": [1, np.inf, 0, 0]},
+        {"scores": np.zeros((4, 1))},
+        {"labels": ["cat"]},
+        {"partition": [0, 0]},
+        {"partition": [0, 1, 2, 3]},
+        {"partition": [0, 1, 2, 256]},
+        {"partition": [0, 1, 0.5, 2]},
+        {"alternatives": ["cat"]},
+        {"clean_proba": [0.5]},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_bad_arrays_are_refused(changes):
     with pytest.raises(InputError, match=next(iter(changes))):
         verdict(**changes)
@@ -171,8 +188,10 @@ def test_bad_arrays_are_refused(changes):
 
 def signals(n=4, n_classes=3, seed=0):
     rng = np.random.default_rng(seed)
-    probs = {name: rng.dirichlet(np.ones(n_classes), n) for name in
-             ("probs", "mean_probs", "path_probs", "teacher_probs")}  # fmt: skip
+    probs = {
+        name: rng.dirichlet(np.ones(n_classes), n)
+        for name in ("probs", "mean_probs", "path_probs", "teacher_probs")
+    }
     return Signals(
         **probs,
         losses=rng.random((2, n)),
@@ -202,8 +221,16 @@ def test_class_order_there_and_back():
     back = changed.with_class_order(np.argsort(order))
     for name in NAMES:
         np.testing.assert_array_equal(getattr(back, name), getattr(given, name))
-    unchanged = set(NAMES) - {"probs", "mean_probs", "path_probs", "teacher_probs", "view_probs", "probe_probs",
-                              "predictions", "probe_codes"}  # fmt: skip
+    unchanged = set(NAMES) - {
+        "probs",
+        "mean_probs",
+        "path_probs",
+        "teacher_probs",
+        "view_probs",
+        "probe_probs",
+        "predictions",
+        "probe_codes",
+    }
     for name in unchanged:
         np.testing.assert_array_equal(getattr(changed, name), getattr(given, name))
 

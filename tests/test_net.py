@@ -1,0 +1,581 @@
+"""Net: the loop, the record, and that nothing leaks out of it."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
+from torch import nn
+
+from noisefilter.augment import CropFlip
+from noisefilter.batches import ArrayRows, picked
+from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
+from noisefilter.net import Net, Recorder, local_seed
+from noisefilter.networks import MLP, SmallCNN
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 4)).astype(np.float32)
+Y = np.arange(40) % 3
+
+
+def net(module=MLP, **changes):
+    parameters = {"max_epochs": 2, "batch_size": 16, "random_state": 0, "verbose": 0}
+    if module is MLP:
+        parameters |= {"module__n_inputs": 4, "module__n_classes": 3, "module__hidden": (8,)}
+    return Net(module, **(parameters | changes))
+
+
+class Plain(nn.Module):
+    """One linear layer: outputs that a test can compute by hand."""
+
+    def __init__(self, n_inputs=4, n_classes=3):
+        super().__init__()
+        self.linear = nn.Linear(n_inputs, n_classes)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class Softmaxed(Plain):
+    def forward(self, x):
+        return self.linear(x).softmax(1)
+
+
+class Paired(Plain):
+    def forward(self, x):
+        return self.linear(x), x
+
+
+ALL = ("losses", "margins", "predictions", "mean_probs")
+
+
+# Randomness
+
+
+def test_the_seed_decides_every_bit():
+    a, b, other = (net(record=ALL, random_state=s).fit(X, Y) for s in (3, 3, 4))
+    for name in (*ALL, "learning_rates"):
+        np.testing.assert_array_equal(getattr(a.recorded_, name), getattr(b.recorded_, name))
+    np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
+    assert not np.array_equal(a.recorded_.losses, other.recorded_.losses)
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "mixup"])
+def test_fitting_again_equals_a_new_fit(objective):
+    images = RNG.random((40, 3, 8, 8)).astype(np.float32)
+    cnn = net(
+        SmallCNN,
+        module__n_channels=3,
+        module__n_classes=3,
+        module__image_size=8,
+        augment=CropFlip(True),
+        objective=objective,
+        precision="float32",
+    )
+    first = cnn.fit(images, Y).predict_proba(images)
+    np.testing.assert_array_equal(cnn.fit(images, Y).predict_proba(images), first)
+    np.testing.assert_array_equal(clone(cnn).fit(images, Y).predict_proba(images), first)
+
+
+class Failing(Callback):
+    def __init__(self, error):
+        self.error = error
+
+    def on_epoch_end(self, net, **kwargs):
+        np.random.rand()  # noqa: NPY002
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [None, RuntimeError("x"), KeyboardInterrupt()], ids=["end", "error", "interrupt"]
+)
+def test_global_generators_are_left_alone(error):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    expected = torch.rand(3), np.random.rand(3)  # noqa: NPY002
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    model = net(callbacks=[] if error is None else [("failing", Failing(error))])
+    if error is None:
+        model.fit(X, Y).predict_proba(X)
+    else:
+        with pytest.raises(type(error)):
+            model.fit(X, Y)
+    assert torch.equal(torch.rand(3), expected[0])
+    np.testing.assert_array_equal(np.random.rand(3), expected[1])  # noqa: NPY002
+
+
+def test_global_generators_do_not_matter():
+    torch.manual_seed(1)
+    first = net().fit(X, Y).predict_proba(X)
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    np.testing.assert_array_equal(net().fit(X, Y).predict_proba(X), first)
+
+
+def test_local_seed():
+    with local_seed(7, torch.device("cpu")):
+        inside = torch.rand(2)
+    assert torch.equal(inside, torch.rand(2, generator=torch.Generator().manual_seed(7)))
+
+
+# The record
+
+
+def outputs_by_hand(model, x):
+    weight, bias = (p.detach().double().numpy() for p in model.module_.parameters())
+    return x.astype(np.float64) @ weight.T + bias
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "mixup"])
+@pytest.mark.parametrize("epochs", [1, 4, 5])
+def test_record_of_a_still_network(objective, epochs):
+    model = net(
+        Plain, lr=0.0, max_epochs=epochs, record=ALL, objective=objective, optimizer=torch.optim.SGD
+    ).fit(X, Y)
+    logits = outputs_by_hand(model, X)
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for i in range(40):
+        loss = -np.log(probs[i, Y[i]])
+        margin = logits[i, Y[i]] - max(logits[i, c] for c in range(3) if c != Y[i])
+        np.testing.assert_allclose(model.recorded_.losses[:, i], loss, rtol=1e-4)
+        np.testing.assert_allclose(model.recorded_.margins[:, i], margin, rtol=1e-4, atol=1e-5)
+        assert (model.recorded_.predictions[:, i] == logits[i].argmax()).all()
+    np.testing.assert_allclose(model.recorded_.mean_probs, probs, rtol=1e-4)
+    assert model.recorded_.losses.shape == (epochs, 40)
+    assert model.recorded_.learning_rates.tolist() == [0.0] * epochs
+
+
+class Watching(Callback):
+    """Keeps what it was called with, and the module's outputs after every epoch."""
+
+    def on_train_begin(self, net, X, y, **kwargs):
+        self.rows, self.calls, self.probs = X, [], []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.calls.append("epoch")
+        self.probs.append(net.predict_batch(self.rows.take(torch.arange(40))).numpy())
+
+
+@pytest.mark.parametrize(
+    ("epochs", "second_half"), [(1, slice(0, None)), (2, slice(1, None)), (5, slice(2, None))]
+)
+def test_mean_probs_are_of_the_second_half(epochs, second_half):
+    watching = Watching()
+    model = net(
+        max_epochs=epochs, record=("mean_probs",), objective="mixup", callbacks=[("watching", watching)]
+    )
+    model.fit(X, Y)
+    watching = dict(model.callbacks_)["watching"]
+    np.testing.assert_allclose(
+        model.recorded_.mean_probs, np.mean(watching.probs[second_half], axis=0), rtol=1e-5
+    )
+    assert model.recorded_.losses is model.recorded_.margins is model.recorded_.predictions is None
+
+
+def test_losses_come_from_the_training_pass_itself():
+    # One batch an epoch: the loss recorded is of the weights before the step, the history its mean.
+    model = net(Plain, batch_size=-1, max_epochs=3, record=("losses",)).fit(X, Y)
+    np.testing.assert_allclose(model.recorded_.losses.mean(axis=1), model.history[:, "train_loss"], rtol=1e-5)
+    start = net(Plain).initialize()
+    logits = torch.from_numpy(outputs_by_hand(start, X))
+    expected = nn.functional.cross_entropy(logits, torch.from_numpy(Y), reduction="none")
+    np.testing.assert_allclose(model.recorded_.losses[0], expected, rtol=1e-4)
+
+
+def test_record_follows_the_criterion():
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    model = net(
+        Plain, lr=0.0, record=("losses",), criterion__weight=weight, criterion__label_smoothing=0.1
+    ).fit(X, Y)
+    logits = torch.from_numpy(outputs_by_hand(model, X))
+    expected = nn.functional.cross_entropy(
+        logits, torch.from_numpy(Y), weight=weight.double(), label_smoothing=0.1, reduction="none"
+    )
+    np.testing.assert_allclose(model.recorded_.losses[0], expected, rtol=1e-4)
+    assert model.criterion_.reduction == "mean"
+
+
+def test_nll_loss_on_probabilities():
+    model = net(Softmaxed, criterion=nn.NLLLoss, lr=0.0, record=ALL).fit(X, Y)
+    logits = torch.from_numpy(outputs_by_hand(model, X))
+    log_probs = logits.log_softmax(1).numpy()
+    np.testing.assert_allclose(model.recorded_.losses[0], -log_probs[np.arange(40), Y], rtol=1e-4)
+    np.testing.assert_allclose(model.predict_proba(X), np.exp(log_probs), rtol=1e-4)
+    np.testing.assert_allclose(model.recorded_.mean_probs, np.exp(log_probs), rtol=1e-4)
+    others = np.where(np.eye(3, dtype=bool)[Y], -np.inf, log_probs)
+    np.testing.assert_allclose(
+        model.recorded_.margins[1], log_probs[np.arange(40), Y] - others.max(axis=1), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_nothing_recorded_is_nothing_left_over():
+    model = net(record=("losses",)).fit(X, Y)
+    model.set_params(record=()).fit(X, Y)
+    assert not hasattr(model, "recorded_")
+
+
+def test_recorder_refuses_unknown_names():
+    with pytest.raises(ParameterError, match=r"record must name some of .*got \['scores'\]"):
+        net(record=("losses", "scores")).fit(X, Y)
+    with pytest.raises(ParameterError, match="record must name some of"):
+        Recorder(("scores",), 1, 2, 1, torch.device("cpu"))
+
+
+# The objective
+
+
+def test_mixup_is_the_mixed_objective_of_mixed_rows(monkeypatch):
+    monkeypatch.setattr(torch, "_sample_dirichlet", lambda alpha, generator: torch.tensor([0.3, 0.7]))
+    model = net(Plain, objective="mixup").initialize()
+    x, y = torch.from_numpy(X), torch.from_numpy(Y)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(9))
+    mixed, objective = model._mixup(x, y, torch.Generator().manual_seed(9))
+    torch.testing.assert_close(mixed, 0.3 * x + 0.7 * x[order])
+    output = model.module_(mixed)
+    log_probs = output.log_softmax(1)
+    by_hand = np.mean(
+        [-0.3 * log_probs[i, y[i]].item() - 0.7 * log_probs[i, y[order[i]]].item() for i in range(40)]
+    )
+    assert objective(output).item() == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize(("alpha", "deviation"), [(1.0, 1 / 12), (4.0, 1 / 36)])
+def test_mixup_weights_are_beta(alpha, deviation):
+    model = net(Plain, objective="mixup", mixup_alpha=alpha).initialize()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.eye(2, 4)
+    weights = []
+    while len(weights) < 600:
+        mixed = model._mixup(x, torch.tensor([0, 1]), generator)[0]
+        if mixed[0, 1] > 0:  # the permutation was no identity
+            weights.append(mixed[0, 0].item())
+    assert np.mean(weights) == pytest.approx(0.5, abs=0.04)
+    assert np.var(weights) == pytest.approx(deviation, rel=0.15)
+
+
+def test_bytes_are_mixed_as_numbers():
+    model = net(Plain, objective="mixup").fit((X * 50 + 128).astype(np.uint8), Y)
+    assert np.isfinite(model.history[-1, "train_loss"])
+
+
+# Learning rates
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rates"),
+    [(8, [1.0] * 4 + [0.2] * 2 + [0.04] * 2), (1, [1.0]), (2, [1.0, 0.2]), (3, [1.0, 0.2, 0.04])],
+)
+def test_lr_drops(epochs, rates):
+    model = net(Plain, lr=1.0, lr_drops=(0.5, 0.75), max_epochs=epochs, record=("losses",)).fit(X / 100, Y)
+    np.testing.assert_allclose(model.history[:, "event_lr"], rates)
+    np.testing.assert_allclose(model.recorded_.learning_rates, rates)
+
+
+def test_lr_drop_factor():
+    model = net(Plain, lr=1.0, lr_drops=(0.5,), lr_drop_factor=10).fit(X / 100, Y)
+    np.testing.assert_allclose(model.history[:, "event_lr"], [1.0, 0.1])
+
+
+# When it ends
+
+
+def test_divergence_is_a_named_error():
+    with pytest.raises(TrainingDivergedError, match=r"in epoch 2.*smaller lr="):
+        net(Plain, lr=1e38, optimizer=torch.optim.SGD, max_epochs=5, batch_size=-1).fit(X, Y)
+
+
+def test_early_stopping_ends_in_peace():
+    stop = EarlyStopping("train_loss", patience=2, sink=lambda _: None)
+    model = net(Plain, lr=0.0, max_epochs=9, record=ALL, callbacks=[("stop", stop)]).fit(X, Y)
+    assert len(model.history) == 3
+    assert model.recorded_.losses.shape == (3, 40)
+    assert (model.recorded_.losses > 0).all()
+    assert len(model.recorded_.learning_rates) == 3
+    assert model.recorded_.mean_probs is None  # its epochs were never reached
+    longer = net(Plain, lr=0.0, max_epochs=4, record=ALL, callbacks=[("stop", stop)]).fit(X, Y)
+    np.testing.assert_allclose(longer.recorded_.mean_probs, longer.predict_proba(X), rtol=1e-5)
+
+
+def test_an_interrupt_beside_early_stopping_is_passed_on():
+    callbacks = [("stop", EarlyStopping("train_loss")), ("failing", Failing(KeyboardInterrupt()))]
+    with pytest.raises(KeyboardInterrupt):
+        net(callbacks=callbacks).fit(X, Y)
+
+
+# Callbacks
+
+
+class Batches(Callback):
+    def on_train_begin(self, net, **kwargs):
+        self.begun, self.ended, self.graded = [], [], 0
+
+    def on_batch_begin(self, net, batch, training, **kwargs):
+        self.begun.append(len(batch[0]))
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        assert all(p.grad is not None for _, p in named_parameters)
+        self.graded += 1
+
+    def on_batch_end(self, net, batch, training, loss, y_pred, **kwargs):
+        assert training
+        assert y_pred.shape == (len(batch[1]), 3)
+        self.ended.append(float(loss))
+
+
+def test_batch_callbacks_see_every_batch():
+    model = net(callbacks=[("batches", Batches())]).fit(X, Y)
+    batches = dict(model.callbacks_)["batches"]
+    assert batches.begun == [16, 16, 8] * 2
+    assert batches.graded == len(batches.ended) == 6
+    assert [len(epoch["batches"]) for epoch in model.history] == [3, 3]
+    assert [b["train_loss"] for epoch in model.history for b in epoch["batches"]] == batches.ended
+
+
+def test_batch_verbs_are_silent_unless_somebody_listens(monkeypatch):
+    notified = []
+    original = Net.notify
+    monkeypatch.setattr(
+        Net, "notify", lambda self, verb, **kw: notified.append(verb) or original(self, verb, **kw)
+    )
+    model = net(callbacks=[("watching", Watching())]).fit(X, Y)
+    assert notified == ["on_train_begin"] + ["on_epoch_begin", "on_epoch_end"] * 2 + ["on_train_end"]
+    assert dict(model.callbacks_)["watching"].calls == ["epoch"] * 2
+    assert "batches" not in model.history[0] or not model.history[0]["batches"]
+
+
+def test_watching_changes_nothing():
+    plain, watched = net().fit(X, Y), net(callbacks=[("batches", Batches())]).fit(X, Y)
+    np.testing.assert_array_equal(plain.predict_proba(X), watched.predict_proba(X))
+
+
+def test_skorch_callbacks_work():
+    callbacks = [("lr", LRScheduler("StepLR", step_size=1, gamma=0.5))]
+    model = net(lr=1.0, callbacks=callbacks).fit(X, Y)
+    assert model.optimizer_.param_groups[0]["lr"] == 0.25
+    scored = net(
+        callbacks=[("accuracy", EpochScoring("accuracy", name="acc", on_train=True, use_caching=False))]
+    )
+    scored.initialize()
+
+
+# Modules of every kind
+
+
+def test_a_module_that_gives_a_tuple():
+    single, paired = net(Plain).fit(X, Y), net(Paired).fit(X, Y)
+    np.testing.assert_array_equal(single.predict_proba(X), paired.predict_proba(X))
+
+
+class Backwards(nn.Module):
+    """Lists its head before its body; the head is what runs last."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+        self.body = nn.Sequential(nn.Linear(4, 5), nn.ReLU())
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def test_features_are_the_input_of_the_last_linear_layer():
+    model = net(Backwards).fit(X, Y)
+    probs, features = model.evaluate(X, features=True)
+    np.testing.assert_array_equal(features, model.module_.body(torch.from_numpy(X)).detach())
+    np.testing.assert_array_equal(probs, model.predict_proba(X))
+    assert model.evaluate(X)[1] is None
+    assert not model.module_.head._forward_pre_hooks
+    assert features.shape == (40, 5)
+
+
+def test_feature_layer():
+    model = net(Backwards, feature_layer="body.1").fit(X, Y)
+    np.testing.assert_array_equal(
+        model.evaluate(X, True)[1], model.module_.body[0](torch.from_numpy(X)).detach()
+    )
+    with pytest.raises(ParameterError, match="feature_layer must name a submodule of Backwards, got 'neck'"):
+        net(Backwards, feature_layer="neck").fit(X, Y).evaluate(X, True)
+
+
+class Convolutional(nn.Module):
+    def __init__(self, n_classes=3, dimensions=2):
+        super().__init__()
+        self.conv = (nn.Conv2d if dimensions == 2 else nn.Conv3d)(1, n_classes, 2)
+
+    def forward(self, x):
+        return self.conv(x).flatten(2).mean(2)
+
+
+def test_no_linear_layer():
+    model = net(Convolutional).fit(RNG.random((40, 1, 4, 4)), Y)
+    with pytest.raises(ParameterError, match="A network without a linear layer needs it, or features="):
+        model.evaluate(RNG.random((40, 1, 4, 4)), True)
+
+
+def test_convolutions_in_three_dimensions():
+    x = RNG.random((40, 1, 3, 3, 3))
+    assert net(Convolutional, module__dimensions=3).fit(x, Y).predict_proba(x).shape == (40, 3)
+
+
+@pytest.mark.parametrize(("n_classes", "shape"), [(2, r"\(1, 2\)"), (1, r"\(1, 1\)")])
+def test_too_few_outputs(n_classes, shape):
+    with pytest.raises(ParameterError, match=rf"one output per class \(3\) and row, got shape {shape}"):
+        net(Plain, module__n_classes=n_classes).fit(X, Y)
+
+
+def test_statistics_are_those_of_the_rows():
+    model = net().fit(X, Y)
+    np.testing.assert_allclose(model.module_.standardize.mean, X.astype(np.float64).mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(model.module_.standardize.scale, X.astype(np.float64).std(axis=0), rtol=1e-10)
+
+
+class OwnStandardize(Plain):
+    def standardize(self, x):
+        return x / 2
+
+    def forward(self, x):
+        return self.linear(self.standardize(x))
+
+
+def test_a_method_called_standardize_is_left_alone():
+    assert net(OwnStandardize).fit(X, Y).predict_proba(X).shape == (40, 3)
+
+
+# scikit-learn
+
+
+def test_clone_get_and_set_params():
+    model = net(
+        augment=CropFlip(True), mixup_alpha=2.0, lr_drops=(0.5,), record=("losses",), feature_layer="head"
+    )
+    copied = clone(model)
+    for name in (
+        "augment",
+        "objective",
+        "mixup_alpha",
+        "lr_drops",
+        "lr_drop_factor",
+        "precision",
+        "feature_layer",
+        "record",
+        "random_state",
+        "max_epochs",
+        "batch_size",
+        "module__n_inputs",
+        "lr",
+    ):
+        value = copied.get_params()[name]
+        assert value == model.get_params()[name] or name == "augment"
+    model = net()
+    for lr, width in ((0.01, 4), (0.1, 6)):
+        model.set_params(lr=lr, module__hidden=(width,), objective="mixup").fit(X, Y)
+        assert model.module_.head.in_features == width
+        fresh = net(lr=lr, module__hidden=(width,), objective="mixup").fit(X, Y)
+        np.testing.assert_array_equal(model.predict_proba(X), fresh.predict_proba(X))
+
+
+def test_pickle_of_a_fitted_net():
+    model = net(record=ALL).fit(X, Y)
+    loaded = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(loaded.recorded_.losses, model.recorded_.losses)
+    np.testing.assert_array_equal(loaded.fit(X, Y).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        X.astype(np.float64),
+        X.tolist(),
+        torch.from_numpy(X),
+        torch.from_numpy(X).requires_grad_(),
+        X.astype(">f4"),
+        np.asfortranarray(X),
+        ArrayRows(torch.from_numpy(X)),
+        picked(ArrayRows(torch.from_numpy(X)), np.arange(40)),
+    ],
+    ids=["float64", "list", "tensor", "gradients", "big-endian", "fortran", "rows", "picked"],
+)
+def test_rows_of_any_kind(rows):
+    model = net().fit(rows, Y)
+    np.testing.assert_array_equal(model.predict_proba(rows), net().fit(X, Y).predict_proba(X))
+    np.testing.assert_array_equal(model.predict(rows), model.predict_proba(rows).argmax(axis=1))
+
+
+def test_warm_start_goes_on():
+    model = net(Plain, warm_start=True).fit(X, Y)
+    before = model.predict_proba(X)
+    model.set_params(lr=0.0).fit(X, Y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_partial_fit_goes_on():
+    model = net(Plain).partial_fit(X, Y)
+    before = model.history[-1, "train_loss"]
+    model.partial_fit(X, Y)
+    assert len(model.history) == 4
+    assert model.history[-1, "train_loss"] < before
+
+
+def test_no_device_means_where_things_are():
+    np.testing.assert_array_equal(
+        net(device=None).fit(X, Y).predict_proba(X), net().fit(X, Y).predict_proba(X)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "mixed"}, "objective must be 'cross_entropy' or 'mixup'"),
+        ({"precision": "half"}, "precision must be"),
+        ({"mixup_alpha": 0.0}, "mixup_alpha must be greater than 0"),
+        ({"max_epochs": 0}, "max_epochs must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_bad_parameters(changes, message):
+    with pytest.raises(ParameterError, match=message):
+        net(**changes).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "y", [Y[:-1], Y.astype(str), Y / 2, Y[:, None]], ids=["short", "text", "float", "2-D"]
+)
+def test_bad_labels(y):
+    with pytest.raises(InputError, match="y must be 40 class numbers, one per row of X"):
+        net().fit(X, y)
+
+
+def test_bad_rows():
+    with pytest.raises(InputError, match="X must be finite"):
+        net().fit(np.where(X > 2, np.nan, X), Y)
+    with pytest.raises(ParameterError, match=r"X and y only, got \['sample_weight'\]"):
+        net().fit(X, Y, sample_weight=Y)
+
+
+# Precision
+
+
+def test_bfloat16_inference_only_if_it_ranks_alike(monkeypatch):
+    model = net(precision="bfloat16").fit(X, Y)
+    model.predict_proba(X)
+    assert model.bfloat16_inference_ in (True, False)
+    exact = net(precision="bfloat16", random_state=0).fit(X, Y)
+    monkeypatch.setattr("noisefilter.net.spearmanr", lambda a, b: type("R", (), {"statistic": 0.9}))
+    probs = exact.predict_proba(X)
+    assert exact.bfloat16_inference_ is False
+    with exact.evaluating():
+        np.testing.assert_array_equal(probs, exact._probs(exact.outputs(torch.from_numpy(X))).numpy())
+    assert not net(precision="float32").fit(X, Y)._half_training()
+
+
+def test_evaluation_leaves_the_mode():
+    model = net().fit(X, Y)
+    for training in (True, False):
+        model.module_.train(training)
+        model.predict_proba(X)
+        assert model.module_.training is training
+        assert all(part.training is training for part in model.module_.modules())
