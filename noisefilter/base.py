@@ -175,7 +175,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         split = self._split(scores, signals, codes, noise)
         rank = np.argsort(labels.order)
         return Verdict(
-            labels=labels.given.copy(),  # users correct their own array in place
+            labels=labels.given,
             classes=labels.classes,
             scores=scores,
             partition=np.where(split.clean, CLEAN, ID_NOISE),
