@@ -122,6 +122,7 @@ def test_skorch_classifier_becomes_a_net():
         optimizer__weight_decay=0.1,
         callbacks=[("watching", Watching())],
         callbacks__valid_acc=None,
+        callbacks__print_log__sink=print,
         iterator_train__shuffle=True,
     )
     before = {k: v for k, v in given.get_params().items() if isinstance(v, int | float | str | type | None)}

@@ -80,6 +80,9 @@ def test_what_the_cells_miss_is_searched_exactly():
     # 1,990 rows in one point, ten far apart: their 16 cells hold fewer than 40 rows.
     features = np.zeros((2000, 2))
     features[:10] = 1e3 * np.random.default_rng(0).normal(size=(10, 2))
+    queries = features[:3] + 0.5
+    exact = nearest(features, 40, queries=queries)
+    np.testing.assert_array_equal(nearest(features, 40, queries=queries, exact_limit=100), exact)
     found = nearest(features, 40, exact_limit=100)
     assert (found >= 0).all()
     assert all(len(set(row)) == 40 for row in found.tolist())

@@ -115,6 +115,55 @@ def test_global_generators_do_not_matter():
     np.testing.assert_array_equal(net().fit(X, Y).predict_proba(X), first)
 
 
+def jitter(batch, generator):
+    """Augment as users do who know nothing of generators."""
+    return batch + torch.from_numpy(np.random.rand(*batch.shape)).float()  # noqa: NPY002
+
+
+def test_an_augmentation_that_uses_the_global_generator_is_seeded():
+    probs = []
+    for seed in (1, 2):
+        np.random.seed(seed)  # noqa: NPY002
+        probs.append(net(augment=jitter).fit(X, Y).predict_proba(X))
+    np.testing.assert_array_equal(*probs)
+
+
+def test_the_order_and_the_augmentation_follow_the_seed():
+    seen = []
+
+    def keep(batch, generator):
+        seen.append((batch, torch.rand(2, generator=generator)))
+        return batch
+
+    for seed in (1, 1, 2):
+        net(augment=keep, random_state=seed, max_epochs=1, batch_size=-1).fit(X, Y)
+    (first, drawn), (again, drawn_again), (other, drawn_other) = seen
+    assert torch.equal(first, again)
+    assert torch.equal(drawn, drawn_again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(drawn, drawn_other)
+    assert sorted(first.tolist()) == sorted(X.tolist())
+
+
+def test_augmented_rows_are_what_is_learned_from():
+    constant = net(Plain, augment=lambda batch, generator: torch.zeros_like(batch), optimizer=torch.optim.SGD)
+    constant.fit(X, Y)
+    start = constant.__class__(Plain, random_state=0).initialize()
+    assert torch.equal(constant.module_.linear.weight, start.module_.linear.weight)  # zeros have no slope
+    assert not torch.equal(constant.module_.linear.bias, start.module_.linear.bias)
+
+
+def test_steps_are_those_of_plain_torch():
+    model = net(Plain, batch_size=-1, max_epochs=3, lr=0.5, optimizer=torch.optim.SGD).fit(X, Y)
+    module = net(Plain).initialize().module_
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(torch.from_numpy(X)), torch.from_numpy(Y)).backward()
+        optimizer.step()
+    torch.testing.assert_close(model.module_.linear.weight, module.linear.weight)
+
+
 def test_local_seed():
     with local_seed(7, torch.device("cpu")):
         inside = torch.rand(2)
@@ -257,7 +306,8 @@ def test_mixup_weights_are_beta(alpha, deviation):
 
 
 def test_bytes_are_mixed_as_numbers():
-    model = net(Plain, objective="mixup").fit((X * 50 + 128).astype(np.uint8), Y)
+    rows = ArrayRows(torch.from_numpy((X * 50 + 128).astype(np.uint8)))
+    model = net(objective="mixup").fit(rows, Y)
     assert np.isfinite(model.history[-1, "train_loss"])
 
 
@@ -570,6 +620,18 @@ def test_bfloat16_inference_only_if_it_ranks_alike(monkeypatch):
     with exact.evaluating():
         np.testing.assert_array_equal(probs, exact._probs(exact.outputs(torch.from_numpy(X))).numpy())
     assert not net(precision="float32").fit(X, Y)._half_training()
+
+
+class Evaluating(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        net.predict_proba(X)
+
+
+def test_inference_is_chosen_with_the_final_weights():
+    model = net(callbacks=[Evaluating()]).fit(X, Y)
+    assert model.bfloat16_inference_ is None
+    model.predict_proba(X)
+    assert model.bfloat16_inference_ is False
 
 
 def test_evaluation_leaves_the_mode():

@@ -1,5 +1,7 @@
 """Shapes, sizes and the standardization every network starts with."""
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from noisefilter.networks import (
     Standardize,
     TorchvisionClassifier,
     WideResNet28_2,
+    _PreActBlock,
     default_network,
     network_arguments,
 )
@@ -103,6 +106,29 @@ def test_torchvision(channels):
     np.testing.assert_allclose(module(x).detach(), module.model(x.expand(-1, 3, -1, -1)).detach())
     with pytest.raises(ParameterError, match="n_channels must be 1 or 3"):
         TorchvisionClassifier("resnet18", 4, 4)
+
+
+class TwoHeads(nn.Module):
+    """Gives what torchvision's Inception gives in training."""
+
+    def forward(self, x):
+        return namedtuple("Outputs", "logits aux_logits")(x.mean((2, 3)), None)
+
+
+def test_torchvision_with_auxiliary_heads(monkeypatch):
+    monkeypatch.setattr("torchvision.models.get_model", lambda name, **_: TwoHeads())
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(TorchvisionClassifier("two", 3, 3)(x), x.mean((2, 3)))
+
+
+def test_preactivated_block_by_its_formula():
+    torch.manual_seed(0)
+    block = _PreActBlock(2, 4, 2).eval()
+    block.bn1.running_mean += 0.5
+    x = torch.randn(1, 2, 6, 6)
+    active = torch.relu(block.bn1(x))
+    out = block.conv2(torch.relu(block.bn2(block.conv1(active))))
+    torch.testing.assert_close(block(x), out + block.shortcut(active))
 
 
 def test_standardize_keeps_the_digits_of_large_offsets():

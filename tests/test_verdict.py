@@ -63,6 +63,16 @@ def test_suggested_labels_have_the_dtype_given(labels):
     assert v.suggested_labels.tolist() == labels[[1, 1, 2]].tolist()
 
 
+def test_suggestions_of_a_wider_dtype_are_narrowed():
+    v = Verdict(np.array([1, 2], np.int16), np.array([1, 2]), np.zeros(2), np.array([1, 0]), np.array([2, 1]))
+    assert v.suggested_labels.dtype == np.int16
+
+
+def test_keep_rounds():
+    assert verdict().keep(0.7).clean_mask.sum() == 3
+    assert verdict().keep(0.3).clean_mask.sum() == 1
+
+
 def test_a_longer_suggestion_is_not_cut():
     names = np.array(["hippopotamus", "ox"])
     v = Verdict(np.array(["ox", "ox"]), names, np.zeros(2), np.array([1, 0]), names[[0, 0]])
@@ -268,6 +278,7 @@ def test_signals_that_do_not_fit_together(changes, message):
         ({"losses": np.full((2, 4), np.inf)}, "losses must be finite"),
         ({"predictions": np.full((2, 4), 3)}, "predictions must hold whole numbers from 0 to 2"),
         ({"predictions": np.full((2, 4), -1)}, "predictions must hold whole numbers"),
+        ({"predictions": np.array([[2, 2, 2, -1]] * 2)}, "predictions must hold whole numbers"),
         ({"probe_codes": np.array([0.0, 1.0])}, "probe_codes must hold whole numbers"),
         ({"neighbors": np.full((4, 2), 4)}, "neighbors must hold whole numbers from 0 to 3"),
         ({"probe_rows": np.array([0, 4])}, "probe_rows must hold whole numbers from 0 to 3"),
