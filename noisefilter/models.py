@@ -307,9 +307,8 @@ def _from_skorch(
         )
     _refuse_validation(estimator)
     if type(estimator) is NeuralNetClassifier:
-        defaults = tuple(f"callbacks__{name}" for name, _ in estimator._default_callbacks)  # Net has none
         parameters = estimator.get_params(deep=False) | {"train_split": None}
-        parameters = {k: copy.deepcopy(v) for k, v in parameters.items() if not k.startswith(defaults)}
+        parameters = {name: copy.deepcopy(value) for name, value in parameters.items()}
         return NetModel(Net(**parameters, record=record, random_state=seed, **training))
     net = clone(estimator).set_params(train_split=None)
     if isinstance(net, Net):
