@@ -466,6 +466,16 @@ def test_score_new_is_on_the_scale_of_the_scores(blobs):
     assert abs(np.median(twice) - np.median(scorer.scores_)) < 0.5
 
 
+def test_score_new_knows_confusions_by_their_labels(blobs):
+    """40 % of one class carry the name of another, so the order of the classes shows in the scores."""
+    codes = np.where((blobs.truth == 0) & (np.arange(300) % 5 < 2), 1, blobs.truth)
+    later = [
+        INNScorer(max_epochs=5, random_state=0).fit(blobs.X, names[codes]).score_new(blobs.X, names[codes])
+        for names in (np.array(["a", "b", "c"]), np.array(["c", "a", "b"]), np.array(["b", "c", "a"]))
+    ]
+    assert np.array_equal(later[0], later[1]) and np.array_equal(later[0], later[2])
+
+
 def test_score_new_refuses(blobs, images):
     scorer = fitted_on(blobs.X, blobs)
     with pytest.raises(LabelError, match=r"^y must hold labels seen in fit, got 7\.$"):
