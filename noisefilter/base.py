@@ -187,9 +187,12 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
             method=type(self).__name__,
         )
 
-    @staticmethod
+    def _doubt_ratio(self, signals: Signals) -> tuple[float, float]:
+        """Return what :func:`noisefilter.splits.estimate_noise_rate` must know of :meth:`_class_probs`."""
+        return splits.BLENDED_DOUBT
+
     def _estimate_noise(
-        probs: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]
+        self, probs: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]
     ) -> NoiseEstimate:
         """Estimate from the rows that were trained under the labels they were given."""
         unplanted = np.ones(len(codes), dtype=bool)
@@ -198,7 +201,8 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
             unplanted[signals.probe_rows] = False
             probe_probs = probs[signals.probe_rows]
         probs, codes = probs[unplanted], codes[unplanted]
-        rate = splits.estimate_noise_rate(probs, codes, probe_probs, signals.probe_codes)
+        ratio = self._doubt_ratio(signals)
+        rate = splits.estimate_noise_rate(probs, codes, probe_probs, signals.probe_codes, doubt_ratio=ratio)
         return NoiseEstimate(rate, splits.estimate_transition(probs, codes, rate))
 
     # -- the step in a Pipeline -------------------------------------------------------------------

@@ -68,13 +68,16 @@ def test_at_rate_counts_exactly_without_ties_and_knows_both_ends():
     assert splits.at_rate(scores, 1.0).clean.sum() == 1  # one row always stays
 
 
-def naive_probe_rate(scores, probe_scores):
+def naive_probe_rate(scores, probe_scores, n_classes=None):
     """A share q of the wrong labels, and hardly a right one, scores below the q-quantile of the probes."""
     estimates = []
     for percent in (50, 60, 70, 80, 90):
         t = np.percentile(probe_scores, percent)
         estimates.append(sum(s <= t for s in scores) / len(scores) / (percent / 100))
-    return min(1.0, *estimates)
+    rate = min(estimates)
+    if n_classes is not None:  # a share r / (K - 1) of the probes is right by luck: x = r / (1 - r / (K - 1))
+        rate = rate / (1 + rate / (n_classes - 1))
+    return min(1.0, rate)
 
 
 @pytest.mark.parametrize("m", [3, 50])
@@ -82,6 +85,8 @@ def test_probes_follow_the_formula(m):
     rng = np.random.default_rng(m)
     scores, planted = rng.normal(size=200), rng.normal(-1, 1, size=m)
     assert splits.probes(scores, planted).noise_rate == pytest.approx(naive_probe_rate(scores, planted))
+    of_three = splits.probes(scores, planted, n_classes=3).noise_rate
+    assert of_three == pytest.approx(naive_probe_rate(scores, planted, 3)) and of_three > 0
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.03, 0.1, 0.4])
@@ -283,20 +288,37 @@ def test_joint_keeps_the_only_row_of_a_class():
 # --- the default ----------------------------------------------------------------------------------
 
 
+def naive_noise_rate(probs, codes, a, b):
+    """Scan r for D = r + (a + b (doubt - r) / (1 - r)) (doubt - r)."""
+    wrong = np.mean([row.argmax() != code for row, code in zip(probs, codes, strict=True)])
+    doubt = np.mean([1 - max(row) for row in probs])
+    grid = np.linspace(0, min(wrong, doubt), 100_001)
+    misfit = np.abs(grid + (a + b * (doubt - grid) / (1 - grid)) * (doubt - grid) - wrong)
+    return grid[misfit.argmin()]
+
+
+@pytest.mark.parametrize("ratio", [splits.BLENDED_DOUBT, splits.PATH_DOUBT, (0.1, 0.0)])
+@pytest.mark.parametrize("n_wrong", [0, 10, 20, 30])
+def test_noise_rate_follows_its_equation(ratio, n_wrong):
+    probs = np.random.default_rng(0).dirichlet([6, 1, 1], 200)
+    codes = probs.argmax(axis=1)
+    codes[:n_wrong] = (codes[:n_wrong] + 1) % 3
+    found = splits.estimate_noise_rate(probs, codes, doubt_ratio=ratio)
+    assert found == pytest.approx(naive_noise_rate(probs, codes, *ratio), abs=1e-4)
+
+
 def test_noise_rate_by_hand():
-    """Doubts 0.1, 0.3, 0.4 and 0.4, mean 0.3; one of four labels contradicted: 2 * 0.25 - 0.3."""
+    """Doubts 0.1, 0.3, 0.4 and 0.4, mean 0.3; one of four labels contradicted: (1/4 - 0.3 / 2) / (1 - 1/2)."""
     probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4], [0.6, 0.4]])
     codes = np.array([0, 0, 0, 0])
-    assert splits.estimate_noise_rate(probs, codes) == pytest.approx(0.2)
-    assert splits.estimate_noise_rate(probs, codes, doubt_ratio=0.0) == pytest.approx(0.25)
+    assert splits.estimate_noise_rate(probs, codes, doubt_ratio=(0.5, 0.0)) == pytest.approx(0.2)
+    assert splits.estimate_noise_rate(probs, codes, doubt_ratio=(0.0, 0.0)) == pytest.approx(0.25)
     assert splits.estimate_noise_rate(probs, np.array([0, 1, 0, 0])) == 0.0
     assert (
         splits.estimate_noise_rate(probs, np.array([1, 0, 1, 0])) == 0.75
     )  # never beyond the contradictions
-    tied = np.full((4, 2), 0.5)
-    assert (
-        splits.estimate_noise_rate(tied, np.array([0, 1, 1, 1]), doubt_ratio=0.0) == 0.0
-    )  # a tie contradicts nobody
+    tied = np.full((4, 2), 0.5)  # a tie contradicts nobody
+    assert splits.estimate_noise_rate(tied, np.array([0, 1, 1, 1]), doubt_ratio=(0.0, 0.0)) == 0.0
 
 
 def test_the_larger_of_two_estimates_counts():
@@ -314,7 +336,7 @@ def test_the_larger_of_two_estimates_counts():
     assert splits.excess_disagreement(probs, codes).clean.all()
     split = splits.excess_disagreement(probs, codes, probe_probs, planted)
     assert split.noise_rate == pytest.approx(
-        naive_probe_rate(log_margin(probs, codes), log_margin(probe_probs, planted))
+        naive_probe_rate(log_margin(probs, codes), log_margin(probe_probs, planted), 5)
     )
     assert split.noise_rate == pytest.approx(0.2, abs=0.03)
     assert (split.clean == ~wrong).mean() > 0.97
@@ -557,7 +579,7 @@ def test_nothing_touches_the_global_generator_or_the_input():
         (lambda: splits.joint(np.ones((3, 2)), np.full(3, 2)), InputError, "integers from 0 to 1, got 2"),
         (lambda: splits.joint(-np.ones((3, 2)), np.zeros(3, int)), InputError, "at least 0"),
         (
-            lambda: splits.estimate_noise_rate(np.ones((3, 2)), np.zeros(3, int), doubt_ratio=1.0),
+            lambda: splits.estimate_noise_rate(np.ones((3, 2)), np.zeros(3, int), doubt_ratio=(0.6, 0.4)),
             ParameterError,
             "doubt_ratio must be",
         ),

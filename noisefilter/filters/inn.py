@@ -290,6 +290,10 @@ class INNScorer(BaseFilter):
         (path_probs,) = signals.require("path_probs")
         return self._blend(path_probs, signals.mean_probs)
 
+    def _doubt_ratio(self, signals: Signals) -> tuple[float, float]:
+        blended = self.average and signals.mean_probs is not None
+        return splits.BLENDED_DOUBT if blended else splits.PATH_DOUBT
+
     def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
         return self._row_scores(self._class_probs(signals), codes, noise)
 
@@ -308,7 +312,8 @@ class INNScorer(BaseFilter):
             return splits.at_rate(scores, noise.rate)
         if self.split == "probes":
             rows, planted = signals.require("probe_rows", "probe_codes")
-            return splits.probes(scores, self._row_scores(self._class_probs(signals)[rows], planted, noise))
+            own = self._row_scores(self._class_probs(signals)[rows], planted, noise)
+            return splits.probes(scores, own, len(noise.transition))
         if self.split == "joint":
             return splits.joint(self._class_probs(signals), codes)
         if self.threshold is not None:
