@@ -50,12 +50,16 @@ def run(X: Any, truth: Any, kind: str, rate: float, epochs: int, seed: int) -> d
 
 def main() -> None:
     """Run every cell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     args = parser.parse_args()
     with np.load(args.data / "fashion_mnist.npz") as archive:
         X, truth = archive["X_train"][:8_000].reshape(8_000, -1), archive["y_train"][:8_000]
-    cells = [run(X, truth, kind, rate, e, 0) for kind, rate in (("symmetric", 0.4), ("pair", 0.3)) for e in EPOCHS]
+    cells = [
+        run(X, truth, kind, rate, e, 0) for kind, rate in (("symmetric", 0.4), ("pair", 0.3)) for e in EPOCHS
+    ]
     RESULTS.write_text(json.dumps({"cells": cells, "machine": machine()}, indent=2) + "\n")
     for cell in cells:
         print(cell)

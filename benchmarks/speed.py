@@ -59,7 +59,9 @@ def in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
     times = np.array([[seconds(run) for run in runs.values()] for _ in range(repeats)])
     result = {f"{name}_seconds": float(t) for name, t in zip(runs, np.median(times, axis=0), strict=True)}
     ratios = np.median(times / times[:, :1], axis=0)
-    return result | {f"{name}_over_{next(iter(runs))}": float(r) for name, r in zip(runs, ratios, strict=True)}
+    return result | {
+        f"{name}_over_{next(iter(runs))}": float(r) for name, r in zip(runs, ratios, strict=True)
+    }
 
 
 def bare_epoch(net: nn.Module, rows: ArrayRows, y: torch.Tensor, augment: Any, half: bool) -> None:
@@ -142,7 +144,9 @@ def scoring(X: Any, truth: Any) -> dict[str, Any]:
     """Score 2,000 rows after a short training, literally and by the default rule."""
     y, info = plant_noise(truth, "symmetric", 0.4, random_state=0)
     rows = ArrayRows(torch.from_numpy(X), images=True)
-    net = net_of(SmallCNN, CropFlip(True), module__n_channels=3, module__n_classes=10).set_params(max_epochs=15)
+    net = net_of(SmallCNN, CropFlip(True), module__n_channels=3, module__n_classes=10).set_params(
+        max_epochs=15
+    )
     net.fit(rows, y)
     probs, features = net.evaluate(rows, True)
     neighbors = nearest(features, 10)
@@ -159,12 +163,16 @@ def scoring(X: Any, truth: Any) -> dict[str, Any]:
     times = {"ours_seconds": seconds(ours), "literal_seconds": seconds(literal)}
     times["ours_seconds"] = min(times["ours_seconds"], seconds(ours))
     aucs = {f"auc_{name}": float(clean_auc(scores, info.mask)) for name, scores in found.items()}
-    return times | aucs | {"literal_over_ours": times["literal_seconds"] / times["ours_seconds"], "rows": len(X)}
+    return (
+        times | aucs | {"literal_over_ours": times["literal_seconds"] / times["ours_seconds"], "rows": len(X)}
+    )
 
 
 def main() -> None:
     """Run everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
