@@ -4,14 +4,14 @@
     python benchmarks/audit.py --data DIR --seeds 0       # the first seed only
     python benchmarks/audit.py --table                    # the table of all results, as Markdown
 
-DIR holds ``cifar10.npz`` and ``fashion_mnist.npz``, each with ``X_train`` (n, height, width[, channels]) uint8
-and ``y_train``; the first 10,000 rows are used. A cell is one data set, noise, rate, seed and method. Each runs in
-a process of its own (its peak memory is the cell's), and is appended to ``results/audit.jsonl`` when it is
-done, so the run can be stopped at any time and goes on where it was. All 120 cells take about 2 hours on
-two cores with ``--jobs 2`` (one thread each).
+DIR holds ``cifar10.npz`` and ``fashion_mnist.npz``, each with ``X_train``, uint8 of shape
+(n, height, width[, channels]), and ``y_train``; the first 10,000 rows are used. A cell is one data set, noise,
+rate, seed and method. Each runs in a process of its own (its peak memory is the cell's), and is appended to
+``results/audit.jsonl`` when it is done, so the run can be stopped at any time and goes on where it was. All 120
+cells take about 2 hours on two cores with ``--jobs 2`` (one thread each).
 
-cleanlab gets out-of-sample probabilities from three folds with the same network, trained by the same fast
-loop; its scores are ``self_confidence`` and ``normalized_margin``, its decision ``find_label_issues``, all defaults.
+cleanlab gets out-of-sample probabilities from three folds with the same network, trained by the same fast loop;
+its scores are ``self_confidence`` and ``normalized_margin``, its decision ``find_label_issues``, all defaults.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results" / "audit.jsonl"
 ROWS, EPOCHS, FOLDS = 10_000, 30, 3
 DATA = ("cifar10", "fashion_mnist")
-NOISE = [("none", 0.0)] + list(product(("symmetric", "asymmetric", "annotator"), (0.03, 0.1, 0.4)))
+NOISE = [("none", 0.0), *product(("symmetric", "asymmetric", "annotator"), (0.03, 0.1, 0.4))]
 METHODS = ("inn", "cleanlab")
 # Look-alikes, as CIFAR-10's usual mapping has them: three one way, one pair both ways.
 FASHION_ASYMMETRIC = {
@@ -224,9 +224,10 @@ def costs() -> str:
         for name in ("cpu_seconds", "peak_mib")
     )
     return (
-        f"Over these {len(pairs)} pairs INNScorer took {np.mean(wall):.2f} of cleanlab's wall time ({min(wall):.2f} to "
-        f"{max(wall):.2f}) and {np.mean(cpu):.2f} of its processor time ({min(cpu):.2f} to {max(cpu):.2f}): {seconds[0]:.0f} "
-        f"against {seconds[1]:.0f} seconds on one core. Peak memory: {peak[0]:.0f} against {peak[1]:.0f} MiB."
+        f"Over these {len(pairs)} pairs INNScorer took {np.mean(wall):.2f} of cleanlab's wall time "
+        f"({min(wall):.2f} to {max(wall):.2f}) and {np.mean(cpu):.2f} of its processor time "
+        f"({min(cpu):.2f} to {max(cpu):.2f}): {seconds[0]:.0f} against {seconds[1]:.0f} seconds on one core. "
+        f"Peak memory: {peak[0]:.0f} against {peak[1]:.0f} MiB."
     )
 
 

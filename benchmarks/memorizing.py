@@ -2,9 +2,9 @@
 
     python benchmarks/memorizing.py --data DIR       # about 5 minutes on two cores
 
-8,000 Fashion-MNIST images, symmetric noise 0.4 and pair noise 0.3; an MLP 784-512-512-10 with batch normalization,
-no dropout, no noise, no augmentation, SGD 0.05, 60 epochs. DIR holds ``fashion_mnist.npz`` (see audit.py). Results
-go to ``results/memorizing.json``.
+8,000 Fashion-MNIST images, symmetric noise 0.4 and pair noise 0.3; an MLP 784-512-512-10 with batch
+normalization, no dropout, no noise, no augmentation, SGD 0.05, 60 epochs. DIR holds ``fashion_mnist.npz`` (see
+audit.py). Results go to ``results/memorizing.json``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ def run(X: Any, truth: Any, kind: str, rate: float, epochs: int, seed: int) -> d
     """Train for some epochs and score."""
     y, info = plant_noise(truth, kind, rate, random_state=seed)
     net = Net(
-        MLP, module__n_inputs=X.shape[1], module__n_classes=10, module__hidden=(512, 512), module__dropout=0.0,
-        module__noise=0.0, max_epochs=epochs, batch_size=128, lr=0.05, optimizer=torch.optim.SGD,
-        optimizer__momentum=0.9, optimizer__weight_decay=5e-4, lr_drops=(2 / 3,), record=("losses",), verbose=0,
+        MLP, module__n_inputs=X.shape[1], module__n_classes=10, module__hidden=(512, 512),
+        module__dropout=0.0, module__noise=0.0, max_epochs=epochs, batch_size=128, lr=0.05,
+        optimizer=torch.optim.SGD, optimizer__momentum=0.9, optimizer__weight_decay=5e-4, lr_drops=(2 / 3,),
+        record=("losses",), verbose=0,
     )  # fmt: skip
     scorer = INNScorer(net, random_state=seed).fit(X, y)
     report = verdict_report(scorer.verdict_, truth)

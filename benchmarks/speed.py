@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py --data DIR [--repeats 5]     # about 6 minutes on two quiet cores
 
-DIR holds ``cifar10.npz`` (see audit.py). Each pair is timed in turn, A B A B ..., and the ratio is the median of the
-ratios, so a machine whose speed drifts spoils it least. Results go to ``results/speed.json``.
+DIR holds ``cifar10.npz`` (see audit.py). Each pair is timed in turn, A B A B ..., and the ratio is the median of
+the ratios, so a machine whose speed drifts spoils it least. Results go to ``results/speed.json``.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def training_mlp(repeats: int) -> dict[str, float]:
     rows, codes = ArrayRows(X), y.numpy()
     bare, plain = SmallMLP(), net_of(SmallMLP, None)
     theirs = NeuralNetClassifier(
-        SmallMLP, criterion=nn.CrossEntropyLoss, max_epochs=1, batch_size=128, lr=0.05, train_split=None, verbose=0,
-        iterator_train__shuffle=True, optimizer__momentum=0.9, optimizer__nesterov=True,
+        SmallMLP, criterion=nn.CrossEntropyLoss, max_epochs=1, batch_size=128, lr=0.05, train_split=None,
+        verbose=0, iterator_train__shuffle=True, optimizer__momentum=0.9, optimizer__nesterov=True,
     ).initialize()  # fmt: skip
     runs = {
         "bare": lambda: bare_epoch(bare, rows, y, None, half=False),
@@ -148,7 +148,7 @@ def scoring(X: Any, truth: Any) -> dict[str, Any]:
         max_epochs=15
     )
     net.fit(rows, y)
-    probs, features = net.evaluate(rows, True)
+    features = net.evaluate(rows, True)[1]
     neighbors = nearest(features, 10)
     found: dict[str, Any] = {}
 

@@ -28,6 +28,7 @@ from noisefilter.scores import log_margin
 __all__ = [
     "Split",
     "at_rate",
+    "best_unplanted",
     "beta_mixture",
     "confident_joint",
     "corrected_log_odds",
@@ -35,7 +36,6 @@ __all__ = [
     "estimate_transition",
     "excess_disagreement",
     "joint",
-    "best_unplanted",
     "keep_fraction",
     "mapped_scores",
     "mixture",
@@ -127,12 +127,12 @@ def probes(scores: NDArray[Any], probe_scores: NDArray[Any], n_classes: int | No
     r"""Cut where planted wrong labels say so: the score of a row is compared with scores of known mistakes.
 
     The probes are rows that were given a uniformly wrong label on purpose before the training. A share q of
-    them scores no higher than their q-quantile :math:`t_q`, and so does that share of all equally wrong labels.
-    With F the distribution of the rows' scores, the rate is at most :math:`F(t_q) / q`, and equal to it where no
-    right label scores so low. The smallest of these for q = 0.5, 0.6, ..., 0.9 is the estimate, and that
-    share of lowest scores is flagged. Higher quantiles are surer on few probes, lower ones are freer of right
-    labels; below the median, chance decides. The posterior :math:`P(wrong | s) = rate \cdot f_p(s) / f(s)` comes
-    from an isotonic fit of the density ratio.
+    them scores no higher than their q-quantile :math:`t_q`, and so does that share of all equally wrong
+    labels. With F the distribution of the rows' scores, the rate is at most :math:`F(t_q) / q`, and equal to
+    it where no right label scores so low. The smallest of these for q = 0.5, 0.6, ..., 0.9 is the estimate,
+    and that share of lowest scores is flagged. Higher quantiles are surer on few probes, lower ones are freer
+    of right labels; below the median, chance decides. The posterior
+    :math:`P(wrong | s) = rate \cdot f_p(s) / f(s)` comes from an isotonic fit of the density ratio.
 
     Sharp on uniform noise at any rate, down to none, whether the network memorizes or not; blind to mistakes
     that look better than a random label does. The probes must *replace* labels: a copy planted beside its row
@@ -193,7 +193,7 @@ def mapped_scores(scores: NDArray[Any], probe_rows: NDArray[Any]) -> Floats:
 def best_unplanted(
     probs: NDArray[Any], codes: Codes, others: Codes, probe_rows: NDArray[Any], probe_codes: NDArray[Any]
 ) -> Codes:
-    """Replace `others`, the best class other than the given one, where it may be a planted label the network learned.
+    """Replace `others`, the best class beside the given one, on planted rows: never the planted class.
 
     With two classes there is no third to name, and nothing changes.
     """
@@ -209,7 +209,7 @@ def best_unplanted(
 
 
 def _probe_rate(scores: Floats, probe_scores: Floats, n_classes: int | None) -> float:
-    """Smallest F(t_q) / q over the median and the higher deciles t_q of the probes, corrected for lucky hits."""
+    """Smallest F(t_q) / q over the upper deciles t_q of the probes, corrected for lucky hits."""
     shares = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
     below = np.searchsorted(np.sort(scores), np.quantile(probe_scores, shares), side="right") / len(scores)
     bound = float((below / shares).min())
@@ -473,18 +473,18 @@ def estimate_noise_rate(
 
     With D the share of rows whose given label is not the most probable class, and
     :math:`\delta = mean(1 - max_k P_k)` the mean doubt: on rows the network has never seen, a calibrated one
-    has :math:`D = \delta` whatever the noise. On the rows it learns from, it comes round to labels that fit, so
-    right labels are contradicted only a part :math:`\kappa` as often as they are doubted, while a wrong label
-    stays doubted and contradicted alike. So a share r of wrong labels gives
+    has :math:`D = \delta` whatever the noise. On the rows it learns from, it comes round to labels that fit,
+    so right labels are contradicted only a part :math:`\kappa` as often as they are doubted, while a wrong
+    label stays doubted and contradicted alike. So a share r of wrong labels gives
 
     .. math:: D = r + \kappa (\delta - r), \quad \kappa = a + b \frac{\delta - r}{1 - r},
 
-    which is solved for r in [0, D]. That :math:`\kappa` grows with the doubt on right labels was measured: 0.48,
-    0.53 and 0.72 at doubts of 0.15, 0.31 and 0.67 (clean Fashion-MNIST, CIFAR-10, CIFAR-100; one small CNN),
-    which a = 0.4, b = 0.5 put into one line. Networks on tables have a smaller :math:`\kappa`; there this
-    estimate is too low, and a second one speaks: the rate of uniformly wrong labels read off the planted
-    probes (`probes`), which neither memorized labels nor hard classes disturb. The larger of the two is
-    returned.
+    which is solved for r in [0, D]. That :math:`\kappa` grows with the doubt on right labels was measured:
+    0.48, 0.53 and 0.72 at doubts of 0.15, 0.31 and 0.67 (clean Fashion-MNIST, CIFAR-10, CIFAR-100; one small
+    CNN), which a = 0.4, b = 0.5 put into one line. Networks on tables have a smaller :math:`\kappa`; there
+    this estimate is too low, and a second one speaks: the rate of uniformly wrong labels read off the
+    planted probes (`probes`), which neither memorized labels nor hard classes disturb. The larger of the two
+    is returned.
 
     Parameters
     ----------
@@ -545,6 +545,7 @@ def estimate_transition(probs: NDArray[Any], codes: NDArray[Any], noise_rate: fl
         As in `excess_disagreement`.
     noise_rate : float
         The total to be explained, in [0, 1].
+
     References
     ----------
     Anchor points: Patrini et al., "Making deep neural networks robust to label noise: a loss correction

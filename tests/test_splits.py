@@ -308,7 +308,7 @@ def test_noise_rate_follows_its_equation(ratio, n_wrong):
 
 
 def test_noise_rate_by_hand():
-    """Doubts 0.1, 0.3, 0.4 and 0.4, mean 0.3; one of four labels contradicted: (1/4 - 0.3 / 2) / (1 - 1/2)."""
+    """Doubts 0.1, 0.3, 0.4, 0.4, mean 0.3; one of four labels contradicted: (1/4 - 0.3 / 2) / (1 - 1/2)."""
     probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4], [0.6, 0.4]])
     codes = np.array([0, 0, 0, 0])
     assert splits.estimate_noise_rate(probs, codes, doubt_ratio=(0.5, 0.0)) == pytest.approx(0.2)
