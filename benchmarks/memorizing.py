@@ -3,8 +3,8 @@
     python benchmarks/memorizing.py --data DIR       # about 5 minutes on two cores
 
 8,000 Fashion-MNIST images, symmetric noise 0.4 and pair noise 0.3; an MLP 784-512-512-10 with batch
-normalization, no dropout, no noise, no augmentation, SGD 0.05, 60 epochs. DIR holds ``fashion_mnist.npz`` (see
-audit.py). Results go to ``results/memorizing.json``.
+normalization, no dropout, no noise, no augmentation, SGD 0.05, 60 epochs. DIR holds ``fashion_mnist.npz``
+(see audit.py). Results go to ``results/memorizing.json``.
 """
 
 from __future__ import annotations

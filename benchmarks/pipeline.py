@@ -2,10 +2,10 @@
 
     python benchmarks/pipeline.py        # about 3 minutes on two cores; data that comes with scikit-learn
 
-Digits with 40 % symmetric noise, three seeds, accuracy on clean rows held out: a classifier on the noisy labels,
-behind INNScorer in a plain Pipeline (rows replaced), in FilteredClassifier (rows dropped), and on the true
-labels. Then the case where replacement misleads: the out-of-bag score of a random forest behind the filter, whose
-copies of a row lie on both sides of every bag. Results go to ``results/pipeline.json``.
+Digits with 40 % symmetric noise, three seeds, accuracy on clean rows held out: a classifier on the noisy
+labels, behind INNScorer in a plain Pipeline (rows replaced), in FilteredClassifier (rows dropped), and on the
+true labels. Then the case where replacement misleads: the out-of-bag score of a random forest behind the
+filter, whose copies of a row lie on both sides of every bag. Results go to ``results/pipeline.json``.
 """
 
 from __future__ import annotations

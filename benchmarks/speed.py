@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py --data DIR [--repeats 5]     # about 6 minutes on two quiet cores
 
-DIR holds ``cifar10.npz`` (see audit.py). Each pair is timed in turn, A B A B ..., and the ratio is the median of
-the ratios, so a machine whose speed drifts spoils it least. Results go to ``results/speed.json``.
+DIR holds ``cifar10.npz`` (see audit.py). Each pair is timed in turn, A B A B ..., and the ratio is the median
+of the ratios, so a machine whose speed drifts spoils it least. Results go to ``results/speed.json``.
 """
 
 from __future__ import annotations

@@ -405,7 +405,7 @@ ROWS = np.arange(12.0).reshape(6, 2)
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        ((Y, "symetric", 0.1), {}, ParameterError, "kind must be one of symmetric, .* got 'symetric'"),
+        ((Y, "uniform", 0.1), {}, ParameterError, "kind must be one of symmetric, .* got 'uniform'"),
         ((Y, "pair", 1), {}, ParameterError, r"rate must be in \[0, 1\), got 1"),
         ((Y, "pair", -0.1), {}, ParameterError, "got -0.1"),
         ((Y, "pair", np.nan), {}, ParameterError, "got nan"),
