@@ -6,9 +6,9 @@
 
 DIR holds ``cifar10.npz`` and ``fashion_mnist.npz``, each with ``X_train``, uint8 of shape
 (n, height, width[, channels]), and ``y_train``; the first 10,000 rows are used. A cell is one data set,
-noise, rate, seed and method. Each runs in a process of its own (its peak memory is the cell's), and is appended to
-``results/audit.jsonl`` when it is done, so the run can be stopped at any time and goes on where it was. All
-120 cells take about 2 hours on two cores with ``--jobs 2`` (one thread each).
+noise, rate, seed and method. Each runs in a process of its own (its peak memory is the cell's), and is
+appended to ``results/audit.jsonl`` when it is done, so the run can be stopped at any time and goes on where
+it was. All 120 cells take about 2 hours on two cores with ``--jobs 2`` (one thread each).
 
 cleanlab gets out-of-sample probabilities from three folds with the same network, trained by the same fast
 loop; its scores are ``self_confidence`` and ``normalized_margin``, its decision ``find_label_issues``, all
