@@ -92,8 +92,9 @@ class INNScorer(BaseFilter):
     split : {"auto", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
         Decision rule. ``"auto"`` flags as many rows as the network contradicts beyond its own doubt
         (:func:`noisefilter.splits.estimate_noise_rate`), worst scores first. The others are rules of
-        :mod:`noisefilter.splits`; ``"beta"`` is the paper's two-component Beta mixture, for
-        ``row_score="probability"``. On clean data a mixture finds two components all the same.
+        :mod:`noisefilter.splits`. ``"beta"`` is the paper's two-component Beta mixture, for
+        ``row_score="probability"``; ``"gaussian"`` is DivideMix's, for that or ``"margin"``. On clean data a
+        mixture finds two components all the same.
     threshold : float, optional
         With ``split="threshold"``: rows that score at least this are clean.
     keep : float, optional
@@ -379,9 +380,12 @@ class INNScorer(BaseFilter):
                     f"{name} must be given with split={name!r} and only then, got {name}={value!r} "
                     f"with split={self.split!r}."
                 )
-        if self.split == "beta" and self.row_score != "probability":
+        # Beta needs [0, 1]; on corrected log-odds, which have no upper end, a Gaussian splits the clean rows.
+        mixtures = {"beta": ("probability",), "gaussian": ("probability", "margin")}
+        if self.row_score not in mixtures.get(self.split, (self.row_score,)):
+            allowed_scores = " or ".join(map(repr, mixtures[self.split]))
             raise ParameterError(
-                f"row_score must be 'probability' with split='beta', got {self.row_score!r}."
+                f"row_score must be {allowed_scores} with split={self.split!r}, got {self.row_score!r}."
             )
         if self.split == "probes" and self.probes == 0:
             raise ParameterError("probes must be greater than 0 with split='probes', got 0.")

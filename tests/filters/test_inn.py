@@ -361,6 +361,7 @@ def test_a_skorch_net_is_trained_on_every_row(blobs):
         (INNScorer(split="keep", keep=1.1), ParameterError, "keep must be in"),
         (INNScorer(keep=0.5), ParameterError, "keep must be given with split='keep'"),
         (INNScorer(split="beta"), ParameterError, "row_score must be 'probability'"),
+        (INNScorer(split="gaussian"), ParameterError, "row_score must be 'probability' or 'margin'"),
         (INNScorer(output="scores"), ParameterError, "output must be"),
         (INNScorer(channels="middle"), ParameterError, "channels must be"),
         (INNScorer(device="quantum"), ParameterError, "device must be"),
