@@ -25,7 +25,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from noisefilter.errors import InputTypeError, LabelError, NoiseFilterError, ParameterError
+from noisefilter.errors import InputError, InputTypeError, LabelError, NoiseFilterError, ParameterError
 from noisefilter.handover import take_rows
 from noisefilter.verdict import Verdict
 
@@ -150,16 +150,18 @@ class FilteredClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if sample_weight is not None:
             params["sample_weight"] = sample_weight
         for_filter, for_classifier = self._divided(params)
-        self.filter_, self.verdict_ = _judged(self.filter, X, y, for_filter)
-        self.classes_ = np.asarray(self.verdict_.classes)
-        rows, labels, weights = _kept(self.verdict_, self.mode)
-        n_samples = len(self.verdict_)
+        _check_weights(for_classifier.get("sample_weight"), y)
+        filter_, verdict = _judged(self.filter, X, y, for_filter)
+        rows, labels, weights = _kept(verdict, self.mode)
+        n_samples = len(verdict)
         for_classifier = {name: _cut(value, rows, n_samples) for name, value in for_classifier.items()}
         if weights is not None:
             given = for_classifier.get("sample_weight")
             for_classifier["sample_weight"] = weights if given is None else weights * np.asarray(given)
-        seen = take_rows(self._seen_by_classifier(X), rows)
+        seen = take_rows(_seen_by_classifier(filter_, X), rows)
         self.classifier_ = clone(self.classifier).fit(seen, labels, **for_classifier)
+        self.filter_, self.verdict_ = filter_, verdict
+        self.classes_ = np.asarray(verdict.classes)
         return self
 
     @available_if(_classifier_has("predict"))
@@ -242,15 +244,12 @@ class FilteredClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         for_filter = {name[prefix:]: value for name, value in params.items() if name.startswith(_FOR_FILTER)}
         return for_filter, {name: params[name] for name in params if not name.startswith(_FOR_FILTER)}
 
-    def _seen_by_classifier(self, X: Any) -> Any:
-        return self.filter_.transform(X) if hasattr(self.filter_, "transform") else X
-
     def _ask(self, method: str, X: Any, params: dict[str, Any], *y: Any) -> Any:
         """Call the method of the fitted classifier."""
         check_is_fitted(self)
         if _routing_on():
             params = process_routing(self, method, **params).classifier[method]
-        return getattr(self.classifier_, method)(self._seen_by_classifier(X), *y, **params)
+        return getattr(self.classifier_, method)(_seen_by_classifier(self.filter_, X), *y, **params)
 
     def _in_all_classes(self, values: NDArray[Any], missing: float) -> NDArray[np.float64]:
         """Put the classifier's columns where `classes_` has them."""
@@ -327,8 +326,9 @@ class FilterSampler(MetaEstimatorMixin, BaseEstimator):
             The rows left, in row order, in the kind of `X` and `y`.
         """
         _check_mode(self.mode, ("drop", "relabel"))
-        self.filter_, self.verdict_ = _judged(self.filter, X, y, params)
-        self.sample_indices_, labels, _ = _kept(self.verdict_, self.mode)
+        filter_, verdict = _judged(self.filter, X, y, params)
+        rows, labels, _ = _kept(verdict, self.mode)
+        self.filter_, self.verdict_, self.sample_indices_ = filter_, verdict, rows
         if hasattr(y, "iloc"):  # keeps its name, index and dtype
             resampled = take_rows(y, self.sample_indices_).copy()
             resampled[:] = labels
@@ -361,12 +361,27 @@ def _takes_weight(classifier: Any) -> bool:
     return _routing_on() and "sample_weight" in routing.consumes("fit", ["sample_weight"])
 
 
+def _check_weights(weights: Any, y: Any) -> None:
+    """Refuse weights that are not one per row: cut along with the rows, they would fall on others."""
+    if weights is None or y is None:
+        return
+    shape, n_samples = np.asarray(weights).shape, len(y) if hasattr(y, "__len__") else np.asarray(y).size
+    if shape and shape[0] != n_samples:
+        raise InputError(
+            f"sample_weight must have one entry for each of the {n_samples} rows, got {shape[0]}."
+        )
+
+
 def _judged(filter: Any, X: Any, y: Any, params: dict[str, Any]) -> tuple[Any, Verdict]:
     fitted = clone(filter).fit(X, y, **params)
     verdict = getattr(fitted, "verdict_", None)
     if not isinstance(verdict, Verdict):
         raise InputTypeError(f"filter must have a verdict_ after fit, got {type(filter).__name__}.")
     return fitted, verdict
+
+
+def _seen_by_classifier(filter: Any, X: Any) -> Any:
+    return filter.transform(X) if hasattr(filter, "transform") else X
 
 
 class _Kept(NamedTuple):

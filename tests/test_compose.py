@@ -20,7 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from noisefilter.compose import FilteredClassifier, FilterSampler
-from noisefilter.errors import InputTypeError, LabelError, NoiseFilterError, ParameterError
+from noisefilter.errors import InputError, InputTypeError, LabelError, NoiseFilterError, ParameterError
 from noisefilter.verdict import ID_NOISE, OOD_NOISE, Verdict
 
 imblearn_pipeline = pytest.importorskip("imblearn.pipeline")
@@ -134,6 +134,37 @@ def test_parameters_are_never_changed():
     again = clone(model)
     assert again.get_params()["filter__threshold"] == 0.2 and again.get_params()["classifier__C"] == 3.0
     assert not hasattr(again, "verdict_")
+
+
+def test_a_fit_that_fails_leaves_everything_as_it_was():
+    X, y, _ = blobs()
+    fresh = FilteredClassifier(Told(np.where(y == 0, 0, 1)), LogisticRegression())
+    with pytest.raises(LabelError, match="at least two classes"):
+        fresh.fit(X, y)
+    with pytest.raises(NotFittedError):
+        fresh.predict(X)
+    sampler = FilterSampler(fresh.filter)
+    with pytest.raises(LabelError, match="at least two classes"):
+        sampler.fit_resample(X, y)
+    assert not hasattr(sampler, "verdict_") and not hasattr(sampler, "filter_")
+
+    fitted = FilteredClassifier(Judge(), LogisticRegression()).fit(X, y)
+    before = dict(vars(fitted))
+    fitted.set_params(filter=fresh.filter)
+    with pytest.raises(LabelError):
+        fitted.fit(X, np.array(["c", "b", "a"])[y])
+    assert {**vars(fitted), "filter": before["filter"]} == before
+
+
+@pytest.mark.parametrize("mode", ["drop", "weight", "relabel"])
+def test_weights_of_another_length_are_refused(mode):
+    """As many weights as rows are kept fit the classifier, and the wrong rows."""
+    X, y, _ = blobs()
+    for n_weights in (CLEAN.sum(), 91):
+        model = FilteredClassifier(Told(PARTITION), Probe(), mode=mode)
+        with pytest.raises(InputError, match=f"one entry for each of the 90 rows, got {n_weights}"):
+            model.fit(X, y, sample_weight=np.ones(n_weights))
+        assert not hasattr(model, "verdict_")
 
 
 # Modes
