@@ -257,6 +257,10 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         """
         check_is_fitted(self, "verdict_")
         fitted, given = self._network(), np.asarray(y)
+        if given.ndim != 1:
+            raise LabelError(
+                f"y must be a 1-D array with one label per row, got an array of shape {given.shape}."
+            )
         rows = self._new_rows(X, len(given))
         known = np.isin(given, self.classes_)
         if not known.all():
@@ -374,7 +378,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         if features is None:
             return None
         array = np.asarray(features.detach().cpu() if hasattr(features, "detach") else features)
-        if array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != n:
+        if array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != n or not array.size:
             raise InputError(
                 f"features must be numbers of shape (n, d), n={n}, got {array.dtype} of shape {array.shape}."
             )

@@ -80,6 +80,8 @@ def _as_array(y: Any) -> NDArray[Any]:
         given = np.asarray(y.detach().cpu() if isinstance(y, torch.Tensor) else y)
     except ValueError as error:  # a ragged list
         raise LabelError("y must be a 1-D array with one label per row, got lists of labels.") from error
+    if np.ma.is_masked(y):
+        raise LabelError("y must have a label in every row, got a masked array. Drop the masked rows.")
     if given.dtype.kind in "US" and isinstance(y, list | tuple) and given.ndim == 1:
         if not all(isinstance(label, str | bytes) for label in y):
             given = np.array(y, dtype=object)
@@ -120,7 +122,9 @@ def _kind_of(given: NDArray[Any]) -> str:
                 f"y must hold labels of one type, got {', '.join(types)}. Unknown label type."
             ) from error
         return "multiclass" if {"str"} >= set(types) else str(type_of_target(given.tolist()))
-    return "multiclass" if given.dtype.kind in "USb" and len(given) else str(type_of_target(given))
+    if given.dtype.kind == "c":
+        return "complex"
+    return "multiclass" if given.dtype.kind in "USb" else str(type_of_target(given))
 
 
 def channel_axis(shape: tuple[int, ...], channels: str | None) -> str:
@@ -252,7 +256,7 @@ def check_finite(X: NDArray[Any], names: NDArray[Any] | None = None) -> None:
     what = "NaN" if np.isnan(X).any() else "infinity (inf)"
     if X.ndim == 2:
         column = int(np.flatnonzero(bad.any(axis=0))[0])
-        where = f"column {column if names is None else repr(names[column])}"
+        where = f"column {column if names is None else repr(names.tolist()[column])}"
         rows = np.flatnonzero(bad[:, column])
     else:
         rows = np.flatnonzero(bad.reshape(len(X), -1).any(axis=1))
@@ -274,6 +278,8 @@ def check_array_like(X: Any) -> NDArray[Any]:
         raise InputError(
             "X must hold rows of one shape, got rows of different shapes. Resize images first."
         ) from error
+    if np.ma.is_masked(X):
+        raise InputError("X must have a value everywhere, got a masked array. Fill or drop what is masked.")
     if array.dtype.kind == "O":
         array = _numbers(array)
     if array.dtype.kind == "c":
@@ -284,7 +290,7 @@ def check_array_like(X: Any) -> NDArray[Any]:
         raise InputError(
             f"X must be at least 2-D, got shape {array.shape}. Reshape your data: X.reshape(-1, 1)."
         )
-    if array.ndim == 2 and array.shape[1] == 0:
+    if 0 in array.shape[1:]:
         raise InputError(
             f"X must have columns, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
         )

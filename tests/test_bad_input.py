@@ -86,6 +86,17 @@ BAD_X = {
         InputError,
         "X must be finite, got NaN in column 'height'",
     ),
+    "NaN in a frame whose columns are numbers": (
+        pd.DataFrame(holed(TABLE, (3, 2), np.nan)),
+        InputError,
+        r"X must be finite, got NaN in column 2 \(1 rows\)",
+    ),
+    "masked": (
+        np.ma.array(TABLE, mask=TABLE > 2),
+        InputError,
+        "X must have a value everywhere, got a masked array",
+    ),
+    "images without pixels": (PHOTOS[:, :0], InputError, "X must have columns"),
     "NaN in an image": (holed(PHOTOS, (7, 2, 2), np.nan), InputError, "X must be finite, got NaN in row 7"),
     "NaN in a tensor": (
         torch.tensor(holed(TABLE, (3, 2), np.nan)),
@@ -158,6 +169,8 @@ BAD_Y = {
         LabelError,
         "y must have a label in every row, got 20 missing",
     ),
+    "masked": (np.ma.array(Y, mask=Y == 1), LabelError, "y must have a label in every row, got a masked"),
+    "complex": (Y + 1j, LabelError, "y must hold class labels.*complex"),
     "infinite": (holed(Y.astype(float), 4, np.inf), LabelError, "y must be finite"),
     "of mixed types": (objects([1, "a"] * 20), LabelError, "y must hold labels of one type, got int, str"),
     "a word": ("abc", LabelError, "y must be a 1-D array"),
@@ -165,6 +178,7 @@ BAD_Y = {
 
 BAD_FEATURES = {
     "too few rows": (TABLE[:-1], r"features must be numbers of shape \(n, d\), n=40"),
+    "no columns": (TABLE[:, :0], r"features must be numbers of shape \(n, d\)"),
     "one axis": (TABLE[:, 0], r"features must be numbers of shape \(n, d\)"),
     "NaN": (holed(TABLE, (3, 2), np.nan), "features must be finite"),
     "text": (np.full((N, 2), "red"), r"features must be numbers of shape \(n, d\)"),
@@ -286,6 +300,9 @@ def test_new_rows_of_another_kind():
             method(holed(TABLE, (3, 2), np.nan))
         with pytest.raises(TypeError, match="Sparse data was passed for X"):
             method(scipy.sparse.csr_matrix(TABLE))
+    for y in (None, 0, Y[:, None], [[1, 2]]):
+        with pytest.raises(LabelError, match=r"^y must be a 1-D array with one label per row"):
+            scorer.score_new(TABLE, y)
     with pytest.raises(InputError, match=r"X must hold rows of shape \(4,\) as in fit, got \(1, 8, 8\)"):
         scorer.set_params(output="features").transform(PHOTOS)
 
