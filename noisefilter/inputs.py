@@ -123,7 +123,7 @@ def _kind_of(given: NDArray[Any]) -> str:
             ) from error
         return "multiclass" if {"str"} >= set(types) else str(type_of_target(given.tolist()))
     if given.dtype.kind == "c":
-        return "complex"
+        raise LabelError("y must hold class labels, got complex numbers. Complex data not supported.")
     return "multiclass" if given.dtype.kind in "USb" else str(type_of_target(given))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from noisefilter.augment import default_augmentation
 from noisefilter.batches import Rows, in_order
-from noisefilter.errors import InputTypeError, ParameterError
+from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.net import Net, Recorded, Recorder, caught_features, local_seed
 from noisefilter.networks import default_network, network_arguments
 
@@ -157,6 +157,9 @@ class SklearnModel:
         """Fit on flattened rows."""
         self.n_classes = n_classes
         x = _flat(rows)
+        if not np.isfinite(x).all():  # rows read lazily: nobody has looked at them yet
+            row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+            raise InputError(f"X must be finite, got NaN or infinity in row {row}.")
         deviation = x.std(axis=0, dtype=np.float64)
         self.mean = x.mean(axis=0, dtype=np.float64)
         self.scale = np.where(deviation > 0, deviation, 1.0)

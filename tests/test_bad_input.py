@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from sklearn.linear_model import LogisticRegression
 from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 from torch import nn
@@ -286,6 +287,12 @@ def test_bad_numbers_on_disk_are_found_before_training(tmp_path, shape, value):
     refused(
         INNScorer(), InputError, f"X must be finite, got NaN or infinity in {where}", X, np.arange(2500) % 2
     )
+
+
+def test_bad_numbers_in_a_dataset_are_found_before_a_classifier_sees_them():
+    items = Dataset(holed(TABLE, (3, 2), np.nan).astype(np.float32))
+    message = "X must be finite, got NaN or infinity in row 3"
+    refused(INNScorer(LogisticRegression()), InputError, message, items, Y)
 
 
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
