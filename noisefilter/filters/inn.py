@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
 
 from noisefilter import scores, splits
 from noisefilter.base import BaseFilter, NoiseEstimate, check_number
@@ -39,6 +40,7 @@ class _Fitted(NamedTuple):
     probs: NDArray[Any]
     features: NDArray[Any]
     given_features: bool
+    recorded: bool  # whether there are probabilities of the training time to average with
 
 
 class INNScorer(BaseFilter):
@@ -101,7 +103,7 @@ class INNScorer(BaseFilter):
         With ``split="keep"``: share of rows to keep, in [0, 1].
     probes : float, optional
         Share of rows, drawn at random, that are trained under a wrong label, to show how wrong labels score
-        in this very training; in [0, 1). Their own scores are read by rank. Default: 4 %, up to 200 rows
+        in this very training; in [0, 0.5]. Their own scores are read by rank. Default: 4 %, up to 200 rows
         where that is no more than a tenth, and at most 2,000 rows; none for rules that do not read them.
     output : {"rows", "features"}, default="rows"
         What :meth:`transform` gives: the rows, or features of the network.
@@ -244,7 +246,8 @@ class INNScorer(BaseFilter):
             probe_rows=probe_rows if len(probe_rows) else None,
             probe_codes=probe_codes if len(probe_rows) else None,
         )  # fmt: skip
-        return signals, _Fitted(f, h, rows, probs, space, features is not None)
+        recorded_probs = signals.mean_probs is not None
+        return signals, _Fitted(f, h, rows, probs, space, features is not None, recorded_probs)
 
     def _model(self, rows: Rows, n_classes: int, record: tuple[str, ...], objective: str, rng: Any) -> Model:
         training = {"objective": objective, "mixup_alpha": self.mixup_alpha}
@@ -310,18 +313,25 @@ class INNScorer(BaseFilter):
         self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
     ) -> Split:
         if self.split == "auto":
-            return splits.at_rate(scores, noise.rate)
+            return self._at_rate(scores, noise.rate)
         if self.split == "probes":
             rows, planted = signals.require("probe_rows", "probe_codes")
             own = self._row_scores(self._class_probs(signals)[rows], planted, noise)
             return splits.probes(scores, own, len(noise.transition))
         if self.split == "joint":
-            return splits.joint(self._class_probs(signals), codes)
+            return _joint(self._class_probs(signals), codes, scores, signals.probe_rows)
         if self.threshold is not None:
             return splits.threshold(scores, self.threshold)
         if self.keep is not None:
             return splits.keep_fraction(scores, self.keep)
         return splits.mixture(scores, kind="beta" if self.split == "beta" else "gaussian")
+
+    def _at_rate(self, scores: NDArray[np.float64], rate: float) -> Split:
+        split = splits.at_rate(scores, rate)
+        if self.row_score != "probability":
+            return split
+        odds = logit(np.clip(scores, 1e-12, 1 - 1e-12))  # clean_proba is read off log-odds
+        return split._replace(clean_proba=splits.at_rate(odds, rate).clean_proba)
 
     # Rows that arrive later.
 
@@ -333,7 +343,8 @@ class INNScorer(BaseFilter):
         path_probs = mean_path_probs_between(
             fitted.f.predict_batch, rows, probs, fitted.rows, fitted.probs, neighbors, self._rule()
         )
-        return Signals(probs=probs, mean_probs=probs, path_probs=path_probs)
+        # New rows have no past: the trained network stands in for its average over the epochs.
+        return Signals(probs=probs, mean_probs=probs if fitted.recorded else None, path_probs=path_probs)
 
     def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
         return _evaluated(fitted.h, fitted.h, rows, None)[1]
@@ -367,7 +378,7 @@ class INNScorer(BaseFilter):
             ("lr", Real, *positive),
             ("threshold", Real, "finite", np.isfinite),
             ("keep", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
-            ("probes", Real, "in [0, 1)", lambda value: 0 <= value < 1),
+            ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
         ):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), kind, rule, holds)
@@ -389,6 +400,19 @@ class INNScorer(BaseFilter):
             )
         if self.split == "probes" and self.probes == 0:
             raise ParameterError("probes must be greater than 0 with split='probes', got 0.")
+
+
+def _joint(
+    probs: NDArray[Any], codes: NDArray[np.int64], scores: NDArray[np.float64], planted: NDArray[Any] | None
+) -> Split:
+    """Apply the joint, and judge planted rows, who learned another label, by the rank of their scores."""
+    if planted is None:
+        return splits.joint(probs, codes)
+    others = np.delete(np.arange(len(codes)), planted)
+    split = splits.joint(probs[others], codes[others])
+    clean = scores >= np.quantile(scores[others], 1.0 - split.clean.mean())
+    clean[others] = split.clean
+    return split._replace(clean=clean)
 
 
 def _evaluated(

@@ -259,6 +259,32 @@ def test_threshold_and_keep_decide(blobs):
     assert kept.scores_[kept.clean_mask_].min() >= kept.scores_[~kept.clean_mask_].max()
 
 
+def test_the_joint_does_not_take_planted_labels_for_found_ones():
+    """What a network has learned of planted rows contradicts their given labels, all of them right."""
+    y = np.repeat([0, 1, 2], 40)
+    probs = np.where(np.eye(3)[y] == 1, 0.9, 0.05) + np.linspace(0, 0.01, 120)[:, None] * np.array([1, 0, 0])
+    rows = np.arange(0, 120, 10)
+    probs[rows] = np.where(np.eye(3)[(y[rows] + 1) % 3] == 1, 0.8, 0.1)
+    y[33:38] = 2  # wrong labels, to be found
+    signals = Signals(path_probs=probs, probe_rows=rows, probe_codes=(y[rows] + 1) % 3)
+    scorer = INNScorer(split="joint").fit_signals(signals, y)
+    assert not scorer.clean_mask_[33:38].any()
+    assert (~scorer.clean_mask_).sum() <= 6  # planted rows are flagged as often as the others
+    told = INNScorer(split="joint").fit_signals(Signals(path_probs=probs), y)
+    assert (~told.clean_mask_[rows]).sum() >= 4  # as it would be without that care
+
+
+def test_clean_proba_of_the_papers_score_is_a_probability(blobs):
+    """Scores in [0, 1] are no log-odds: read as such, every row would be about equally clean."""
+    signals = INNScorer(max_epochs=10, random_state=0).fit(blobs.X, blobs.y).signals_
+    for row_score in ("corrected", "margin", "probability"):
+        verdict = INNScorer(row_score=row_score).fit_signals(signals, blobs.y).verdict_
+        assert (
+            verdict.clean_proba[~blobs.wrong].mean() > 0.9 and verdict.clean_proba[blobs.wrong].mean() < 0.4
+        )
+        assert verdict.clean_proba.mean() == pytest.approx(1 - verdict.estimated_noise_rate, abs=1e-6)
+
+
 def test_given_features_are_where_neighbors_are_looked_for(blobs):
     line = np.arange(300.0)[:, None]
     scorer = INNScorer(max_epochs=2, n_neighbors=2, random_state=0).fit(blobs.X, blobs.y, features=line)
@@ -352,7 +378,7 @@ def test_a_skorch_net_is_trained_on_every_row(blobs):
         (INNScorer(batch_size=1), ParameterError, "batch_size must be a whole number of at least 2"),
         (INNScorer(lr=-0.1), ParameterError, "lr must be greater than 0"),
         (INNScorer(lr="fast"), ParameterError, "lr must be greater than 0"),
-        (INNScorer(probes=1), ParameterError, "probes must be in"),
+        (INNScorer(probes=0.51), ParameterError, r"probes must be in \[0, 0.5\]"),
         (INNScorer(split="probes", probes=0), ParameterError, "probes must be greater than 0"),
         (INNScorer(split="threshold"), ParameterError, "threshold must be given"),
         (INNScorer(split="threshold", threshold=float("nan")), ParameterError, "threshold must be finite"),
@@ -465,6 +491,18 @@ def test_score_new_is_on_the_scale_of_the_scores(blobs):
     twice = scorer.score_new(blobs.X, blobs.y)  # now each row is its own nearest neighbor
     assert np.corrcoef(twice, scorer.scores_)[0, 1] > 0.9
     assert abs(np.median(twice) - np.median(scorer.scores_)) < 0.5
+
+
+def test_score_new_averages_only_where_fit_did(blobs):
+    """A forest has no epochs, so its scores are of the paths alone, for new rows as well."""
+    forest = RandomForestClassifier(30, min_samples_leaf=15)
+    parameters = {"row_score": "probability", "random_state": 0, "probes": 0.0}
+    default, plain = (
+        INNScorer(forest, average=average, **parameters).fit(blobs.X, blobs.y) for average in (True, False)
+    )
+    assert np.array_equal(default.scores_, plain.scores_)
+    new = blobs.X + 0.3, blobs.y
+    assert np.array_equal(default.score_new(*new), plain.score_new(*new))
 
 
 def test_score_new_knows_confusions_by_their_labels(blobs):
@@ -642,7 +680,7 @@ def test_features_carry_a_linear_model_over_noisy_images(digits):
 
 
 def test_score_holds_where_the_network_memorizes_and_small_loss_does_not(digits):
-    """A plain MLP of 60 epochs; compare algorithms: loss AUC falls from 0.97 to 0.7, INN stays."""
+    """A plain MLP of 60 epochs; the AUC of the loss falls from 0.97 to 0.7, that of INN stays."""
     X, y, wrong, _, _ = digits
     plain = {"module__n_inputs": 64, "module__n_classes": 10, "module__dropout": 0.0, "module__noise": 0.0}
     settings = {"max_epochs": 60, "lr": 0.05, "batch_size": 80, "optimizer__momentum": 0.9, **plain}
