@@ -35,8 +35,9 @@ class NoiseEstimate(NamedTuple):
 class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """What all filters share: the two doors, the verdict, and the part of a Pipeline step.
 
-    A filter writes :meth:`_collect` (train, and return :class:`~noisefilter.Signals`), :meth:`_score`
-    and :meth:`_split`; everything else happens here. ``fit(X, y)`` is exactly *collect, then*
+    A filter writes :meth:`_collect` (train, and return :class:`~noisefilter.Signals`), :meth:`_class_probs`,
+    :meth:`_score` and :meth:`_split`, and for rows that arrive later :meth:`_collect_new` and
+    :meth:`_network_features`; everything else happens here. ``fit(X, y)`` is exactly *collect, then*
     :meth:`fit_signals`, so any training loop in the world can feed a filter.
 
     In a scikit-learn ``Pipeline`` the number of rows must not change, so :meth:`fit_transform`, which

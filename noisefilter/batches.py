@@ -102,7 +102,7 @@ class LazyRows:
 
 
 class PickedRows:
-    """Some rows of other rows, repeats allowed: how planted probes join a training without a copy."""
+    """Some rows of other rows, repeats allowed, without a copy."""
 
     def __init__(self, rows: Rows, index: Tensor):
         self.rows = rows

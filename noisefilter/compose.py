@@ -77,7 +77,7 @@ class FilteredClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         float as decision value).
     n_features_in_ : int
         Number of features the filter saw; defined where the filter defines it.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (d,)
         Their names; defined where the filter defines it.
 
     Raises

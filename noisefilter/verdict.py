@@ -66,11 +66,12 @@ class Signals:
     neighbors : (n, L) int array, optional
         Row numbers of the nearest rows, the row itself excluded.
     probe_probs : (m, K) array, optional
-        Probabilities of the planted probes, of the kind the filter scores.
+        Probabilities of the planted probes, of the kind the filter scores; not read beside ``probe_rows``.
     probe_codes : (m,) int array, optional
-        The wrong class each probe was given.
+        The wrong class each probe was trained under.
     probe_rows : (m,) int array, optional
-        The row each probe is a copy of.
+        The rows that were trained under ``probe_codes`` instead of their given labels. Without it the probes
+        are rows of their own, and ``probe_probs`` speaks of them.
     """
 
     losses: NDArray[Any] | None = None

@@ -52,4 +52,7 @@ def test_documentation_builds_without_warnings(sources):
     pages = {page.stem for page in (sources / "html" / "generated").glob("*.html")}
     import noisefilter
 
-    assert {f"noisefilter.{name}" for name in noisefilter.__all__} <= pages
+    api = (sources / "docs" / "api.rst").read_text(encoding="utf-8")
+    for name in noisefilter.__all__:
+        has_page = f"noisefilter.{name}" in pages
+        assert has_page if callable(getattr(noisefilter, name)) else f"``{name}``" in api, name

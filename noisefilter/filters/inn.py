@@ -130,7 +130,8 @@ class INNScorer(BaseFilter):
     Deviations from the paper, each undone by :meth:`as_published`: corrected log-odds instead of the
     probability; averaging with training-time probabilities; :math:`h` from :math:`f`; cross-entropy instead
     of mixup; two Gauss points instead of ten trapezoids; the default decision rule, with its planted labels,
-    instead of a Beta mixture; the small networks.
+    instead of a Beta mixture; the small networks. Kept by it, though the paper names none of them: Nesterov's
+    form of the momentum, weight decay, and training images that are shifted and, in color, mirrored.
     Eq. (1) prints :math:`1 - a x_l`, read as :math:`(1-a) x_l`.
 
     References
