@@ -299,6 +299,7 @@ def test_many_classes_are_cut_to_the_worst(run, tmp_path):
         (["digits", "--noise", "1.5"], "rate must be in [0, 1), got 1.5."),
         (["digits", "--noise-kind", "strange"], "kind must be"),
         (["photos", "--noise", "0.1"], "--noise must be left out for a source other than digits, got 0.1."),
+        (["photos", "--noise-kind", "pair"], "--noise-kind must be left out for a source other than digits"),
         (["photos", "--out", "full"], "must be new, empty or an earlier audit"),
         (["photos", "--out", "full/thesis.tex"], "must be a folder, got the file"),
         (["photos", "--out", "photos/a"], "The output must be outside the source folder"),

@@ -19,7 +19,7 @@ from noisefilter.verdict import Verdict
 SOURCES = (
     "digits, an .npz file, a folder with one sub-folder of images per class, or torchvision's CIFAR folder."
 )
-DIGITS_NOISE = 0.2
+DIGITS_NOISE, DIGITS_KIND = 0.2, "symmetric"
 
 
 def audit(
@@ -39,7 +39,9 @@ def audit(
         float | None,
         typer.Option(help=f"digits only: rate of planted noise (default {DIGITS_NOISE}, 0: none)."),
     ] = None,
-    noise_kind: Annotated[str, typer.Option(help="digits only: kind of planted noise.")] = "symmetric",
+    noise_kind: Annotated[
+        str | None, typer.Option(help=f"digits only: kind of planted noise (default {DIGITS_KIND}).")
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose/--quiet", help="Progress and summary, or nothing.")
     ] = True,
@@ -72,12 +74,15 @@ def _check_apart(source: str, out: Path) -> None:
         raise InputError(f"The output must be outside the source folder, got {str(out)!r}.")
 
 
-def _planted(data: Source, source: str, rate: float | None, kind: str, random_state: int) -> Source:
+def _planted(data: Source, source: str, rate: float | None, kind: str | None, random_state: int) -> Source:
     if source != "digits":
-        if rate:
-            raise ParameterError(f"--noise must be left out for a source other than digits, got {rate}.")
+        for option, value in (("--noise", rate), ("--noise-kind", kind)):
+            if value:
+                raise ParameterError(
+                    f"{option} must be left out for a source other than digits, got {value}."
+                )
         return data
-    rate = DIGITS_NOISE if rate is None else rate
+    rate, kind = DIGITS_NOISE if rate is None else rate, kind or DIGITS_KIND
     y, info = plant_noise(data.y, kind, rate, random_state=random_state, X=data.X)
     planted = f"{info.mask.sum():,} labels made wrong on purpose ({kind} noise {rate})"
     return replace(data, y=y, description=f"{data.description}; {planted}")
