@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from noisefilter import FilteredClassifier, INNScorer, Net, Signals, plant_noise
+from noisefilter import FilteredClassifier, INNScorer, Net, Signals, plant_noise, splits
 from noisefilter.errors import (
     InputError,
     InputTypeError,
@@ -25,7 +25,11 @@ from noisefilter.errors import (
     ParameterError,
     TrainingDivergedError,
 )
+from noisefilter.inputs import check_labels
+from noisefilter.models import NetModel
 from noisefilter.networks import MLP, PreActResNet18
+
+DOUBTS = splits.PATH_DOUBT, splits.BLENDED_DOUBT
 
 
 class Small(nn.Module):
@@ -272,6 +276,61 @@ def test_the_joint_does_not_take_planted_labels_for_found_ones():
     assert (~scorer.clean_mask_).sum() <= 6  # planted rows are flagged as often as the others
     told = INNScorer(split="joint").fit_signals(Signals(path_probs=probs), y)
     assert (~told.clean_mask_[rows]).sum() >= 4  # as it would be without that care
+
+
+def doubtful(seed=0, n=200):
+    """Probabilities of three classes, labels a tenth of them wrong, and 20 planted rows that were learned."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(3, size=n)
+    probs = rng.dirichlet([1, 1, 1], n) * 0.4 + 0.6 * np.eye(3)[y]
+    rows = rng.choice(n, 20, replace=False)
+    planted = (y[rows] + 1) % 3
+    probs[rows] = np.where(np.eye(3)[planted] == 1, 0.6, np.where(np.eye(3)[y[rows]] == 1, 0.1, 0.3))
+    y[:20] = (y[:20] + 2) % 3
+    return probs, y, rows, planted
+
+
+def test_what_was_planted_is_never_suggested():
+    probs, y, rows, planted = doubtful()
+    rows, planted = rows[y[rows] != planted], planted[y[rows] != planted]
+    told = Signals(path_probs=probs, probe_rows=rows, probe_codes=planted)
+    assert (INNScorer().fit_signals(told, y).verdict_.alternatives[rows] != planted).all()
+    untold = INNScorer().fit_signals(Signals(path_probs=probs), y).verdict_
+    assert (untold.alternatives[rows] == planted).all()
+
+
+def test_the_rate_is_read_by_the_doubt_of_the_probabilities_at_hand():
+    probs, y, *_ = doubtful()
+    expected = [splits.estimate_noise_rate(probs, y, doubt_ratio=ratio) for ratio in DOUBTS]
+    assert expected[0] != expected[1]
+    both = Signals(path_probs=probs, mean_probs=probs)
+    told = [(Signals(path_probs=probs), True), (both, False), (both, True)]
+    found = [INNScorer(average=average).fit_signals(signals, y) for signals, average in told]
+    rates = [scorer.verdict_.estimated_noise_rate for scorer in found]
+    assert rates == pytest.approx([expected[0], expected[0], expected[1]])
+
+
+def test_probes_are_corrected_for_lucky_hits():
+    probs, y, rows, planted = doubtful()
+    signals = Signals(path_probs=probs, probe_rows=rows, probe_codes=planted)
+    scorer = INNScorer(split="probes", row_score="probability").fit_signals(signals, y)
+    own = probs[rows, planted]
+    expected = [splits.probes(scorer.scores_, own, k).noise_rate for k in (3, None)]
+    assert scorer.verdict_.estimated_noise_rate == expected[0] != expected[1]
+
+
+def test_a_network_of_its_own_for_features_learns_the_given_labels(blobs, monkeypatch):
+    seen, train = [], NetModel.train
+
+    def spied(self, rows, codes, n_classes):
+        seen.append(codes.copy())
+        return train(self, rows, codes, n_classes)
+
+    monkeypatch.setattr(NetModel, "train", spied)
+    scorer = INNScorer(feature_network="own", max_epochs=1, random_state=0).fit(blobs.X, blobs.y)
+    differs = np.flatnonzero(seen[0] != seen[1])
+    assert np.array_equal(differs, np.sort(scorer.signals_.probe_rows))
+    assert np.array_equal(seen[1], check_labels(blobs.y).codes)
 
 
 def test_clean_proba_of_the_papers_score_is_a_probability(blobs):
