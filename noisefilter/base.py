@@ -36,8 +36,8 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
     """What all filters share: the two doors, the verdict, and the part of a Pipeline step.
 
     A filter writes :meth:`_collect` (train, and return :class:`~noisefilter.Signals`), :meth:`_class_probs`,
-    :meth:`_score` and :meth:`_split`, and for rows that arrive later :meth:`_collect_new` and
-    :meth:`_network_features`; everything else happens here. ``fit(X, y)`` is exactly *collect, then*
+    :meth:`_score` and, where it has a decision rule of its own, :meth:`_split`, and for rows that arrive
+    later :meth:`_collect_new` and :meth:`_network_features`; everything else happens here. ``fit(X, y)`` is exactly *collect, then*
     :meth:`fit_signals`, so any training loop in the world can feed a filter.
 
     In a scikit-learn ``Pipeline`` the number of rows must not change, so :meth:`fit_transform`, which
@@ -88,11 +88,11 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
     def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
         """Return the scores (n,), higher = cleaner."""
 
-    @abstractmethod
     def _split(
         self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
     ) -> Split:
-        """Decide which rows are clean."""
+        """Decide which rows are clean: all but the estimated share of lowest scores."""
+        return splits.at_rate(scores, noise.rate)
 
     def _check_parameters(self) -> None:
         """Raise ParameterError for parameters out of range."""

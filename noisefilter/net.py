@@ -290,6 +290,8 @@ class Net(NeuralNetClassifier):
                 f"y must be {len(rows)} class numbers, one per row of X, got shape {given.shape} "
                 f"of {given.dtype}."
             )
+        if given.size and given.min() < 0:
+            raise InputError(f"y must be class numbers of at least 0, got {given.min()}.")
         codes = torch.from_numpy(given.astype(np.int64)).to(rows.device)
         self.classes_inferred_ = np.unique(given) if classes is None else np.asarray(classes)
         self.notify("on_train_begin", X=rows, y=codes)

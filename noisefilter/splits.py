@@ -172,7 +172,10 @@ def plant_probes(codes: Codes, n_classes: int, share: float, rng: np.random.Gene
     rows, planted_codes : (m,) int arrays
         m = ceil(share * n) different rows of the n.
     """
-    rows = rng.choice(len(codes), math.ceil(_share(share, "share") * len(codes)), replace=False)
+    wanted = math.ceil(
+        _share(share, "share") * len(codes) - 1e-9
+    )  # a share m / n is m rows in spite of rounding
+    rows = rng.choice(len(codes), wanted, replace=False)
     return rows, (codes[rows] + rng.integers(1, n_classes, size=len(rows))) % n_classes
 
 
@@ -251,7 +254,7 @@ def mixture(scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "beta") ->
         raise ParameterError(f"kind must be 'beta' or 'gaussian', got {kind!r}.")
     scores = _finite(scores, "scores")
     if np.ptp(scores) < 1e-8:  # nothing to separate
-        return Split(np.ones(len(scores), dtype=bool), float(scores.min()), np.full(len(scores), 0.5), 0.5)
+        return Split(np.ones(len(scores), dtype=bool), float(scores.min()), None, None)
     if kind == "beta":
         x = _clipped_unit(scores)
         fit = _fit(x, _log_beta, floor=1e-4)
@@ -534,8 +537,9 @@ def estimate_transition(probs: NDArray[Any], codes: NDArray[Any], noise_rate: fl
        :math:`\tau` the variance between pairs (empirical Bayes): uniform noise gives a uniform matrix, noise
        between look-alikes keeps its few large entries.
     2. Anchors are the rows the network agrees with most, so they show too little noise; the matrix is scaled
-       up to `noise_rate`, at most doubled.
-    3. What is then missing of `noise_rate` is spread evenly over the pairs.
+       up to `noise_rate`, at most doubled, and never down.
+    3. What is then missing of `noise_rate` is spread evenly over the pairs, at least 0.001 in all: no label
+       is beyond doubt.
 
     The true class stays the most probable one: no :math:`T_{ij}` exceeds :math:`T_{ii}`.
 

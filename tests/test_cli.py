@@ -169,6 +169,12 @@ def test_an_image_folder_finds_the_misplaced_files(run, tmp_path, photos):
     assert fact(out, "source") == "40 images in photos/, as 32 x 32 pixels"
 
 
+def test_the_channel_axis_reaches_the_filter(run, tmp_path, scorer):
+    np.savez(tmp_path / "d.npz", X=np.random.default_rng(0).random((30, 3, 8, 3)), y=np.repeat([0, 1], 15))
+    assert run("audit", tmp_path / "d.npz", "--out", tmp_path / "a", "--channels", "last")[0] == 0
+    assert scorer.made[0].settings["channels"] == "last"
+
+
 def test_an_npz_with_keys_of_its_own(run, tmp_path, scorer):
     X, y = np.random.default_rng(0).random((30, 3)), np.repeat([-1, 5], 15)
     np.savez(tmp_path / "d.npz", data=X, target=y)

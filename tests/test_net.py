@@ -599,6 +599,11 @@ def test_bad_labels(y):
         net().fit(X, y)
 
 
+def test_negative_class_numbers_are_refused():
+    with pytest.raises(InputError, match="y must be class numbers of at least 0, got -1"):
+        net().fit(X, Y - 1)
+
+
 def test_bad_rows():
     with pytest.raises(InputError, match="X must be finite"):
         net().fit(np.where(X > 2, np.nan, X), Y)

@@ -31,6 +31,9 @@ def audit(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Go on without images that cannot be read.")
     ] = False,
+    channels: Annotated[
+        str | None, typer.Option(help="Where images of an .npz file have their channels: first or last.")
+    ] = None,
     x_key: Annotated[str | None, typer.Option(help="Name of the rows in an .npz file (default X).")] = None,
     y_key: Annotated[str | None, typer.Option(help="Name of the labels in an .npz file (default y).")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training.")] = None,
@@ -60,7 +63,7 @@ def audit(
             options["skip_unreadable"] = True
         loaded = load(source, verbose=verbose, **options)
         data = _planted(loaded, source, noise, noise_kind, random_state)
-        verdict = _judged(data, epochs, random_state, verbose)
+        verdict = _judged(data, channels, epochs, random_state, verbose)
         with output_folder(out, _about(data, verdict, random_state)) as folder:
             write_verdict(folder, verdict, data.names)
         if verbose:
@@ -88,10 +91,13 @@ def _planted(data: Source, source: str, rate: float | None, kind: str | None, ra
     return replace(data, y=y, description=f"{data.description}; {planted}")
 
 
-def _judged(data: Source, epochs: int | None, random_state: int, verbose: bool) -> Verdict:
+def _judged(
+    data: Source, channels: str | None, epochs: int | None, random_state: int, verbose: bool
+) -> Verdict:
     from noisefilter.filters.inn import INNScorer  # torch takes seconds to import: bad input is told before
 
-    settings: dict[str, Any] = {} if epochs is None else {"max_epochs": epochs}
+    settings: dict[str, Any] = {"max_epochs": epochs, "channels": channels}
+    settings = {name: value for name, value in settings.items() if value is not None}
     scorer = INNScorer(random_state=random_state, verbose=int(verbose), **settings)
     verdict: Verdict = scorer.fit(data.X, data.y).verdict_
     return verdict
