@@ -36,9 +36,9 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
     """What all filters share: the two doors, the verdict, and the part of a Pipeline step.
 
     A filter writes :meth:`_collect` (train, and return :class:`~noisefilter.Signals`), :meth:`_class_probs`,
-    :meth:`_score` and, where it has a decision rule of its own, :meth:`_split`, and for rows that arrive
-    later :meth:`_collect_new` and :meth:`_network_features`; everything else happens here. ``fit(X, y)`` is exactly *collect, then*
-    :meth:`fit_signals`, so any training loop in the world can feed a filter.
+    :meth:`_score` and, where it has a decision rule of its own, :meth:`_split`; for rows that arrive later
+    :meth:`_collect_new` and :meth:`_network_features`. Everything else happens here. ``fit(X, y)`` is exactly
+    *collect, then* :meth:`fit_signals`, so any training loop in the world can feed a filter.
 
     In a scikit-learn ``Pipeline`` the number of rows must not change, so :meth:`fit_transform`, which
     the Pipeline calls in training, replaces every row judged noisy by a clean row of the same given
