@@ -190,7 +190,8 @@ def rejudge(cell: dict[str, Any], folder: Path, cache: Path) -> dict[str, Any]:
     _, truth, y = planted(folder, cell)
     with np.load(cache / ("_".join(map(str, key(cell))) + ".npz")) as archive:
         signals = Signals(**{name: archive[name] for name in archive.files if name != "y"})
-    return cell | measure(judged(INNScorer().fit_signals(signals, y)), y != truth)
+    found = judged(INNScorer().fit_signals(signals, y))
+    return cell | measure(found, y != truth) | {"judged_at": machine()["commit"]}
 
 
 def paired() -> dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]]:
