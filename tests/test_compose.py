@@ -2,6 +2,7 @@
 
 import copy
 
+import imblearn.pipeline as imblearn_pipeline
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,8 +23,6 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from noisefilter.compose import FilteredClassifier, FilterSampler
 from noisefilter.errors import InputError, InputTypeError, LabelError, NoiseFilterError, ParameterError
 from noisefilter.verdict import ID_NOISE, OOD_NOISE, Verdict
-
-imblearn_pipeline = pytest.importorskip("imblearn.pipeline")
 
 
 class Judge(BaseEstimator):

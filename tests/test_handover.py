@@ -8,6 +8,8 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline
@@ -88,7 +90,6 @@ def test_array_comes_out_replaced_and_carries_verdict(shape):
 
 
 def test_list_and_tensor_come_out_as_arrays():
-    torch = pytest.importorskip("torch")
     X = table()
     for given in (X.tolist(), torch.tensor(X, requires_grad=True)):
         rows = hand_over(given, INDEX, judgement())
@@ -489,9 +490,8 @@ def test_cross_validation_takes_it(on_disk):
 
 
 def test_data_loader_takes_indexed_rows():
-    data = pytest.importorskip("torch.utils.data")
     rows = hand_over(Counted(), INDEX, judgement())
-    batches = data.DataLoader(rows, batch_size=5)
+    batches = torch.utils.data.DataLoader(rows, batch_size=5)
     assert [number for _, numbers in batches for number in numbers.tolist()] == INDEX.tolist()
 
 
@@ -509,7 +509,7 @@ def test_what_can_become_an_array_does():
 
 
 def test_take_rows_of_a_sparse_matrix():
-    sparse = pytest.importorskip("scipy.sparse").csr_array(table())
+    sparse = csr_array(table())
     np.testing.assert_array_equal(take_rows(sparse, np.array([4, 1])).toarray(), table()[[4, 1]])
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from cleanlab.filter import find_label_issues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, norm, spearmanr
@@ -264,7 +265,6 @@ def test_confident_joint_equals_a_naive_one():
 @pytest.mark.parametrize(("seed", "n_classes"), [(0, 2), (1, 3), (2, 4), (3, 5), (3, 6), (6, 7)])
 def test_joint_equals_cleanlab(seed, n_classes):
     """Where no two counts of a class tie: cleanlab then rounds by the number of the class, we do not."""
-    find_label_issues = pytest.importorskip("cleanlab.filter").find_label_issues
     probs, codes, _ = task(seed, n=400, n_classes=n_classes, rate=0.25, sharp=1.0 + n_classes / 2)
     theirs = find_label_issues(codes, probs, n_jobs=1)
     assert theirs.sum() > 20
