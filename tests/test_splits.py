@@ -1,14 +1,11 @@
 """The rules against naive versions, known rates, cleanlab, and the laws every rule keeps."""
 
-import math
-
 import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import beta, norm, spearmanr
-from sklearn.mixture import GaussianMixture
+from scipy.stats import norm, spearmanr
 
 from noisefilter import splits
 from noisefilter.errors import InputError, ParameterError
@@ -131,118 +128,6 @@ def test_planted_labels_are_wrong_and_cover_the_other_classes():
     assert len(splits.plant_probes(codes, 3, 0.0, np.random.default_rng(0))[0]) == 0
     many = np.zeros(50_002, dtype=np.int64)
     assert len(splits.plant_probes(many, 3, 2_000 / 50_002, np.random.default_rng(0))[0]) == 2_000
-
-
-# --- mixtures -------------------------------------------------------------------------------------
-
-
-def two_betas(n=4000, share=0.5, seed=0):
-    rng = np.random.default_rng(seed)
-    noisy = round(n * share)
-    return np.concatenate([rng.beta(2, 8, noisy), rng.beta(8, 2, n - noisy)])
-
-
-def test_beta_mixture_recovers_the_means():
-    weights, a, b = splits.beta_mixture(two_betas())
-    assert a / (a + b) == pytest.approx([0.2, 0.8], abs=0.02)
-    assert weights == pytest.approx([0.5, 0.5], abs=0.02)
-
-
-def test_beta_mixture_equals_a_naive_one():
-    """EM by the method of moments, one number at a time, from the better of the two starts."""
-    x = np.clip(two_betas(n=200, share=0.3), 1e-4, 1 - 1e-4)
-    low, high = np.sort(x)[:100], np.sort(x)[100:]
-    fits = []
-    for means, variances in (
-        ([low.mean(), high.mean()], [low.var(), high.var()]),
-        ([1 / 3, 2 / 3], [1 / 18] * 2),
-    ):
-        weights, before = [0.5, 0.5], -math.inf
-        for _ in range(200):
-            sizes = [m * (1 - m) / v - 1 for m, v in zip(means, variances, strict=True)]
-            parts = [
-                w * beta.pdf(x, m * s, (1 - m) * s) for w, m, s in zip(weights, means, sizes, strict=True)
-            ]
-            likelihood = np.log(parts[0] + parts[1]).mean()
-            if likelihood - before < 1e-6:
-                break
-            before = likelihood
-            duties = [part / (parts[0] + parts[1]) for part in parts]
-            means = [(d * x).sum() / d.sum() for d in duties]
-            variances = [(d * (x - m) ** 2).sum() / d.sum() for d, m in zip(duties, means, strict=True)]
-            weights = [d.mean() for d in duties]
-        fits.append((likelihood, sorted(means), [w for _, w in sorted(zip(means, weights, strict=True))]))
-    _, means, naive_weights = max(fits)
-    weights, a, b = splits.beta_mixture(x)
-    assert a / (a + b) == pytest.approx(means, abs=1e-5)
-    assert weights == pytest.approx(naive_weights, abs=1e-5)
-
-
-def test_gaussian_mixture_agrees_with_scikit_learn():
-    rng = np.random.default_rng(0)
-    scores = np.concatenate([rng.normal(-4, 1, 300), rng.normal(3, 1.5, 700)])
-    model = GaussianMixture(2, random_state=0, tol=1e-7, max_iter=500).fit(scores[:, None])
-    posterior = model.predict_proba(scores[:, None])[:, model.means_.argmax()]
-    between = (scores > -4) & (scores < 3)  # outside the means ours is constant
-    split = splits.mixture(scores, "gaussian")
-    assert np.abs(split.clean_proba - posterior)[between].max() < 0.05
-    assert split.noise_rate == pytest.approx(0.3, abs=0.01)
-    assert (split.clean == (np.arange(1000) >= 300)).mean() > 0.99
-
-
-def test_mixture_judges_planted_components_and_reports_its_threshold():
-    scores = two_betas(share=0.3)
-    split = splits.mixture(scores)
-    assert (split.clean == (np.arange(4000) >= 1200)).mean() > 0.98
-    assert np.array_equal(split.clean, scores >= split.threshold)
-    assert split.noise_rate == pytest.approx(0.3, abs=0.02)
-
-
-def test_one_outlier_does_not_move_the_gaussian_mixture():
-    rng = np.random.default_rng(0)
-    scores = np.concatenate([rng.normal(-4, 1, 300), rng.normal(3, 1, 1700)])
-    calm = splits.mixture(scores, "gaussian").clean
-    scores[0] = -1e6
-    assert np.array_equal(splits.mixture(scores, "gaussian").clean, calm)
-
-
-def test_rows_below_a_narrow_noisy_component_are_noisy_too():
-    """Far below both means the wide clean component is the likelier one; the posterior must not follow it."""
-    rng = np.random.default_rng(0)
-    scores = np.concatenate([rng.normal(-2, 0.3, 800), rng.normal(4, 3, 1200), [-6.0]])
-    split = splits.mixture(scores, "gaussian")
-    assert not split.clean[-1]
-    assert not split.clean[:800][scores[:800] < -2].any()
-
-
-def test_a_single_hump_is_warned_about():
-    with pytest.warns(UserWarning, match="hardly separate"):
-        splits.mixture(norm.ppf(np.linspace(0.001, 0.999, 500)), "gaussian")
-
-
-def test_beta_components_that_coincide_fall_back_to_a_gaussian():
-    scores = 0.5 + 0.001 * np.repeat([0.0, 1.0], 50)
-    split = splits.mixture(scores)
-    assert split.clean.tolist() == [False] * 50 + [True] * 50
-
-
-@pytest.mark.parametrize("kind", ["beta", "gaussian"])
-def test_equal_scores_stay(kind):
-    split = splits.mixture(np.full(20, 0.3), kind)
-    assert split.clean.all()
-    assert split.clean_proba is None and split.noise_rate is None  # it cannot say
-
-
-@pytest.mark.filterwarnings("ignore:The two components")
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=50), st.sampled_from(["beta", "gaussian"]))
-def test_mixture_posteriors_are_monotone_and_finite(scores, kind):
-    scores = np.array(scores)
-    split = splits.mixture(scores, kind)
-    if split.clean_proba is None:
-        assert np.ptp(scores) < 1e-8 and split.clean.all()
-        return
-    assert np.isfinite(split.clean_proba).all()
-    assert (np.diff(split.clean_proba[np.argsort(scores, kind="stable")]) >= -1e-9).all()
 
 
 # --- confident learning ---------------------------------------------------------------------------
@@ -559,7 +444,6 @@ def test_nothing_touches_the_global_generator_or_the_input():
     before, copies = np.random.get_state()[1].copy(), (probs.copy(), codes.copy())  # noqa: NPY002
     splits.excess_disagreement(probs, codes, probe_probs, probe_codes)
     splits.joint(probs, codes)
-    splits.mixture(two_betas(200))
     splits.probes(log_margin(probs, codes), log_margin(probe_probs, probe_codes))
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert np.array_equal(probs, copies[0])
@@ -577,8 +461,6 @@ def test_nothing_touches_the_global_generator_or_the_input():
             r"fraction must be in \[0, 1\], got 1.5",
         ),
         (lambda: splits.at_rate(np.ones(3), float("nan")), ParameterError, "noise_rate must be"),
-        (lambda: splits.mixture(np.array([-1.0, 2.0])), InputError, "kind='gaussian'"),
-        (lambda: splits.mixture(np.array([0.0, 1.0]), "gamma"), ParameterError, "kind must be"),
         (lambda: splits.joint(np.ones((3, 1)), np.zeros(3, int)), InputError, "K >= 2"),
         (lambda: splits.joint(np.ones((3, 2)), np.zeros(2, int)), InputError, r"got \(3, 2\) and \(2,\)"),
         (lambda: splits.joint(np.ones((3, 2)), np.full(3, 2)), InputError, "integers from 0 to 1, got 2"),

@@ -14,6 +14,7 @@ from noisefilter import scores, splits
 from noisefilter.base import BaseFilter, NoiseEstimate, check_number
 from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError, TrainingDivergedError
+from noisefilter.mixtures import mixture
 from noisefilter.models import Model, build_model, feeds_raw
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
@@ -329,7 +330,7 @@ class INNScorer(BaseFilter):
             return splits.threshold(scores, self.threshold)
         if self.keep is not None:
             return splits.keep_fraction(scores, self.keep)
-        return splits.mixture(scores, kind="beta" if self.split == "beta" else "gaussian")
+        return mixture(scores, kind="beta" if self.split == "beta" else "gaussian")
 
     def _at_rate(self, scores: NDArray[np.float64], rate: float) -> Split:
         split = splits.at_rate(scores, rate)

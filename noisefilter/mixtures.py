@@ -1,0 +1,156 @@
+"""Mixtures of two components: the decision rule of INN, DivideMix and many others.
+
+They believe that clean and wrong rows are two components, and so find two on clean data too; see
+`noisefilter.splits` for rules that can answer "none".
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaln, logsumexp
+
+from noisefilter.errors import InputError, ParameterError
+from noisefilter.splits import Floats, Split, finite
+
+__all__ = ["beta_mixture", "mixture"]
+
+_SMALLEST = 1e-12
+
+
+class _Mixture(NamedTuple):
+    """Weights, means and variances of the noisy (0) and the clean (1) component, and the likelihood."""
+
+    weights: Floats
+    means: Floats
+    variances: Floats
+    log_likelihood: float
+
+
+def mixture(scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "beta") -> Split:
+    """Believe that clean and wrong rows are the two components of a mixture, split at posterior 0.5.
+
+    ``"beta"`` is the rule of INN (section 3.3 of arXiv:2106.15185) with the method-of-moments EM of Arazo et
+    al. (ICML 2019), on scores in [0, 1] as they are. ``"gaussian"`` is that of DivideMix (Li et al., ICLR
+    2020) on scores scaled to [0, 1].
+
+    Deviations, all to be robust: two deterministic starts (the halves at the median; Beta(1, 2) and
+    Beta(2, 1)) of which the likelier fit is kept; EM until it stands still (at most 200 steps) instead of
+    10; floors for weights and variances; outliers below the 0.1 percentile clipped before scaling
+    ("gaussian"); the posterior is constant outside the two means, which makes it non-decreasing. A
+    beta fit whose means differ by less than 0.02 is replaced by a Gaussian one. Warns when the components
+    hardly separate (Ashman's D < 1): the split is then arbitrary, as it is whenever wrong labels are few.
+
+    Raises
+    ------
+    InputError
+        If `kind` is ``"beta"`` and a score lies outside [0, 1].
+    """
+    if kind not in ("beta", "gaussian"):
+        raise ParameterError(f"kind must be 'beta' or 'gaussian', got {kind!r}.")
+    scores = finite(scores, "scores")
+    if np.ptp(scores) < 1e-8:  # nothing to separate
+        return Split(np.ones(len(scores), dtype=bool), float(scores.min()), None, None)
+    if kind == "beta":
+        x = _clipped_unit(scores)
+        fit = _fit(x, _log_beta, floor=1e-4)
+        if fit.means[1] - fit.means[0] >= 0.02 and np.isfinite(fit.log_likelihood):
+            return _split_posterior(scores, x, fit, _log_beta)
+    x = np.maximum(scores, np.quantile(scores, 0.001))
+    x = (x - x.min()) / np.ptp(x) if np.ptp(x) > 0 else np.zeros(len(x))
+    return _split_posterior(scores, x, _fit(x, _log_gaussian, floor=5e-4), _log_gaussian)
+
+
+def beta_mixture(scores: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
+    """Return weights and both shape parameters, each (2,), of the fit that ``mixture(kind="beta")`` makes.
+
+    Component 0 is the noisy one (smaller mean).
+    """
+    fit = _fit(_clipped_unit(finite(scores, "scores")), _log_beta, floor=1e-4)
+    return fit.weights, *_beta_shape(fit.means, fit.variances)
+
+
+def _clipped_unit(scores: Floats) -> Floats:
+    if scores.min() < 0.0 or scores.max() > 1.0:
+        raise InputError(
+            f"scores must be in [0, 1] for a beta mixture, got {scores.min():.3g} to {scores.max():.3g}. "
+            "Use kind='gaussian' for margins."
+        )
+    return np.clip(scores, 1e-4, 1 - 1e-4)
+
+
+def _beta_shape(means: Floats, variances: Floats) -> tuple[Floats, Floats]:
+    """Match the moments: a = m (m (1 - m) / v - 1), b = a (1 - m) / m."""
+    size = means * (1 - means) / np.minimum(variances, 0.99 * means * (1 - means)) - 1
+    return means * size, (1 - means) * size
+
+
+def _log_beta(x: Floats, means: Floats, variances: Floats) -> Floats:
+    a, b = _beta_shape(means, variances)
+    column = x[:, None]
+    return np.asarray((a - 1) * np.log(column) + (b - 1) * np.log1p(-column) - betaln(a, b))  # (n, 2)
+
+
+def _log_gaussian(x: Floats, means: Floats, variances: Floats) -> Floats:
+    return np.asarray(-0.5 * ((x[:, None] - means) ** 2 / variances + np.log(2 * np.pi * variances)))
+
+
+_Density = Callable[[Floats, Floats, Floats], Floats]
+
+
+def _fit(x: Floats, log_density: _Density, floor: float) -> _Mixture:
+    """Keep the likelier of two starts, with the component of larger mean last."""
+    x = np.sort(x)  # the order of the rows must not change the last bit
+    halves = np.array_split(x, 2)
+    moments = [np.mean(half) for half in halves], [np.var(half) for half in halves]
+    starts = [moments, ([1 / 3, 2 / 3], [1 / 18, 1 / 18])]
+    fits = [_expectation_maximization(x, log_density, np.array(m), np.array(v), floor) for m, v in starts]
+    best = max(fits, key=lambda fit: fit.log_likelihood if np.isfinite(fit.log_likelihood) else -np.inf)
+    order = np.argsort(best.means)
+    return _Mixture(best.weights[order], best.means[order], best.variances[order], best.log_likelihood)
+
+
+def _expectation_maximization(
+    x: Floats, log_density: _Density, means: Floats, variances: Floats, floor: float
+) -> _Mixture:
+    weights, likelihood = np.array([0.5, 0.5]), -np.inf
+    variances = np.maximum(variances, floor)
+    for _ in range(200):
+        log_parts = np.log(weights) + log_density(x, means, variances)  # (n, 2)
+        log_total = logsumexp(log_parts, axis=1)
+        before, likelihood = likelihood, float(log_total.mean())
+        if not likelihood - before >= 1e-6:  # also stops at a likelihood that is not a number
+            break
+        duties = np.maximum(np.exp(log_parts - log_total[:, None]), _SMALLEST)
+        total = duties.sum(axis=0)
+        means = duties.T @ x / total
+        variances = np.maximum((duties * (x[:, None] - means) ** 2).sum(axis=0) / total, floor)
+        weights = np.maximum(total / total.sum(), 1e-3)
+        weights = weights / weights.sum()
+    return _Mixture(weights, means, variances, likelihood)
+
+
+def _split_posterior(scores: Floats, x: Floats, fit: _Mixture, log_density: _Density) -> Split:
+    """Posterior of the clean component, clean where it is at least 0.5.
+
+    Between the means it rises: the slope of the log-ratio of two Gaussians, and that of two Betas times
+    x (1 - x), is linear in x and positive at both means. Outside them it is held constant.
+    """
+    distance = (fit.means[1] - fit.means[0]) * np.sqrt(2 / fit.variances.sum())
+    if distance < 1.0:
+        warnings.warn(
+            f"The two components of the mixture hardly separate (Ashman's D = {distance:.2f} < 1); "
+            "the split is arbitrary.",
+            UserWarning,
+            stacklevel=3,
+        )
+    inside = np.clip(x, fit.means[0], fit.means[1])
+    log_parts = np.log(fit.weights) + log_density(inside, fit.means, fit.variances)
+    posterior = np.exp(log_parts[:, 1] - logsumexp(log_parts, axis=1))
+    clean = posterior >= 0.5
+    cut = float(scores[clean].min()) if clean.any() else None
+    return Split(clean, cut, posterior, float(1 - posterior.mean()))
