@@ -21,6 +21,7 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "auto_examples/*.ipynb"]
 html_theme = "pydata_sphinx_theme"
+html_title = "noisefilter"
 html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_prev_next": False}
 html_show_sourcelink = False
 
