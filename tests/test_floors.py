@@ -11,8 +11,20 @@ PACKAGE = Path(__file__).parents[1] / "noisefilter"
 
 # From the ground up. Filters and trainers are both floor 3: trainers may use filters, never the reverse.
 FLOORS = (
-    {"errors", "scores", "splits", "mixtures", "verdict", "noise", "metrics", "balance"},
-    {"networks", "augment", "batches", "losses", "paths", "neighbors", "progress", "inputs", "net", "models"},
+    {"errors", "scores", "splits", "mixtures", "verdict", "noise", "metrics", "balance", "displays"},
+    {
+        "networks",
+        "augment",
+        "batches",
+        "losses",
+        "paths",
+        "neighbors",
+        "progress",
+        "inputs",
+        "net",
+        "models",
+        "backbones",
+    },
     {"base", "handover"},
     {"filters"},
     {"trainers"},
