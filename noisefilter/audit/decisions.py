@@ -76,11 +76,9 @@ def read_decisions(path: str | os.PathLike[str], store: Store) -> list[Decision]
         raise InputError(f"The decisions in {name} must be a list, got {type(entries).__name__}.")
     known = {str(label) for label in np.unique(store.labels)}
     decisions = [_decision(entry, store, known, f"Decision {i} in {name}") for i, entry in enumerate(entries)]
-    for row, times in Counter(decision.row for decision in decisions).items():
-        if times > 1:
-            raise InputError(
-                f"{name} must decide about each row once, got {times} decisions about row {row}."
-            )
+    for row, n in Counter(decision.row for decision in decisions).items():
+        if n > 1:
+            raise InputError(f"{name} must decide about each row once, got {n} decisions about row {row}.")
     return decisions
 
 
