@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from noisefilter import splits
+from noisefilter import estimates, splits
 from noisefilter.balance import replacement_rows
 from noisefilter.batches import Rows, choose_device, picked
 from noisefilter.errors import InputError, LabelError, ParameterError
@@ -26,10 +26,11 @@ from noisefilter.verdict import CLEAN, ID_NOISE, Signals, Verdict
 
 
 class NoiseEstimate(NamedTuple):
-    """Estimated share of wrong labels, and P(given j | true i) of shape (K, K) in the order of the codes."""
+    """Rate, P(given j | true i) of shape (K, K) in the order of the codes, range of the rate."""
 
     rate: float
     transition: NDArray[np.float64]
+    interval: tuple[float, float] | None = None
 
 
 class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[call-arg]
@@ -184,13 +185,14 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
             threshold=split.threshold,
             clean_proba=split.clean_proba,
             estimated_noise_rate=noise.rate if split.noise_rate is None else split.noise_rate,
+            noise_rate_interval=noise.interval if split.noise_rate in (None, noise.rate) else None,
             transition_matrix=noise.transition[np.ix_(rank, rank)],
             method=type(self).__name__,
         )
 
     def _doubt_ratio(self, signals: Signals) -> tuple[float, float]:
-        """Return what :func:`noisefilter.splits.estimate_noise_rate` must know of :meth:`_class_probs`."""
-        return splits.BLENDED_DOUBT
+        """Return what :func:`noisefilter.estimates.estimate_noise_rate` must know of :meth:`_class_probs`."""
+        return estimates.BLENDED_DOUBT
 
     def _estimate_noise(
         self, probs: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]
@@ -203,8 +205,10 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
             probe_probs = probs[signals.probe_rows]
         probs, codes = probs[unplanted], codes[unplanted]
         ratio = self._doubt_ratio(signals)
-        rate = splits.estimate_noise_rate(probs, codes, probe_probs, signals.probe_codes, doubt_ratio=ratio)
-        return NoiseEstimate(rate, splits.estimate_transition(probs, codes, rate))
+        given = (probs, codes, probe_probs, signals.probe_codes)
+        rate = estimates.estimate_noise_rate(*given, doubt_ratio=ratio)
+        interval = estimates.noise_rate_interval(*given, doubt_ratio=ratio)
+        return NoiseEstimate(rate, estimates.estimate_transition(probs, codes, rate), interval)
 
     # -- the step in a Pipeline -------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.special import betaln, logsumexp
 
 from noisefilter.errors import InputError, ParameterError
-from noisefilter.splits import Floats, Split, finite
+from noisefilter.estimates import Floats, finite
+from noisefilter.splits import Split
 
 __all__ = ["beta_mixture", "mixture"]
 

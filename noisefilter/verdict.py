@@ -183,6 +183,8 @@ class Verdict:
         Whether rows of no class were looked for. If not, every rejected row is ``ID_NOISE``.
     estimated_noise_rate : float, default=nan
         Estimated share of wrong labels; need not equal :attr:`noise_rate`, the share judged not clean.
+    noise_rate_interval : (float, float), optional
+        Range in which that share lies; see :func:`noisefilter.estimates.noise_rate_interval`.
     transition_matrix : (K, K) array, optional
         Estimate of P(given label j | true label i).
     method : str, default=""
@@ -198,6 +200,7 @@ class Verdict:
     clean_proba: NDArray[np.float64] | None = None
     open_set: bool = False
     estimated_noise_rate: float = float("nan")
+    noise_rate_interval: tuple[float, float] | None = None
     transition_matrix: NDArray[np.float64] | None = None
     method: str = ""
 

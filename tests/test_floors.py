@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parents[1] / "noisefilter"
 
 # From the ground up. Filters and trainers are both floor 3: trainers may use filters, never the reverse.
 FLOORS = (
-    {"errors", "scores", "splits", "mixtures", "verdict", "noise", "metrics", "balance", "displays"},
+    {
+        "errors",
+        "scores",
+        "splits",
+        "estimates",
+        "mixtures",
+        "verdict",
+        "noise",
+        "metrics",
+        "balance",
+        "displays",
+    },
     {
         "networks",
         "augment",

@@ -1,4 +1,4 @@
-"""The rules against naive versions, known rates, cleanlab, and the laws every rule keeps."""
+"""Rules and estimates against naive versions, known rates, cleanlab, and the laws every rule keeps."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, spearmanr
 
-from noisefilter import splits
+from noisefilter import estimates, splits
 from noisefilter.errors import InputError, ParameterError
 from noisefilter.scores import log_margin
 
@@ -187,13 +187,13 @@ def naive_noise_rate(probs, codes, a, b):
     return grid[misfit.argmin()]
 
 
-@pytest.mark.parametrize("ratio", [splits.BLENDED_DOUBT, splits.PATH_DOUBT, (0.1, 0.0)])
+@pytest.mark.parametrize("ratio", [estimates.BLENDED_DOUBT, estimates.PATH_DOUBT, (0.1, 0.0)])
 @pytest.mark.parametrize("n_wrong", [0, 10, 20, 30])
 def test_noise_rate_follows_its_equation(ratio, n_wrong):
     probs = np.random.default_rng(0).dirichlet([6, 1, 1], 200)
     codes = probs.argmax(axis=1)
     codes[:n_wrong] = (codes[:n_wrong] + 1) % 3
-    found = splits.estimate_noise_rate(probs, codes, doubt_ratio=ratio)
+    found = estimates.estimate_noise_rate(probs, codes, doubt_ratio=ratio)
     assert found == pytest.approx(naive_noise_rate(probs, codes, *ratio), abs=1e-4)
 
 
@@ -201,14 +201,14 @@ def test_noise_rate_by_hand():
     """Doubts 0.1, 0.3, 0.4, 0.4, mean 0.3; one of four labels contradicted: (1/4 - 0.3 / 2) / (1 - 1/2)."""
     probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4], [0.6, 0.4]])
     codes = np.array([0, 0, 0, 0])
-    assert splits.estimate_noise_rate(probs, codes, doubt_ratio=(0.5, 0.0)) == pytest.approx(0.2)
-    assert splits.estimate_noise_rate(probs, codes, doubt_ratio=(0.0, 0.0)) == pytest.approx(0.25)
-    assert splits.estimate_noise_rate(probs, np.array([0, 1, 0, 0])) == 0.0
+    assert estimates.estimate_noise_rate(probs, codes, doubt_ratio=(0.5, 0.0)) == pytest.approx(0.2)
+    assert estimates.estimate_noise_rate(probs, codes, doubt_ratio=(0.0, 0.0)) == pytest.approx(0.25)
+    assert estimates.estimate_noise_rate(probs, np.array([0, 1, 0, 0])) == 0.0
     assert (
-        splits.estimate_noise_rate(probs, np.array([1, 0, 1, 0])) == 0.75
+        estimates.estimate_noise_rate(probs, np.array([1, 0, 1, 0])) == 0.75
     )  # never beyond the contradictions
     tied = np.full((4, 2), 0.5)  # a tie contradicts nobody
-    assert splits.estimate_noise_rate(tied, np.array([0, 1, 1, 1]), doubt_ratio=(0.0, 0.0)) == 0.0
+    assert estimates.estimate_noise_rate(tied, np.array([0, 1, 1, 1]), doubt_ratio=(0.0, 0.0)) == 0.0
 
 
 def test_the_larger_of_two_estimates_counts():
@@ -253,7 +253,7 @@ def uneven(n_classes=5):
 def test_transition_recovers_uneven_noise():
     transition = uneven()
     probs, codes, truth = learned(0, transition)
-    estimate = splits.estimate_transition(probs, codes, (codes != truth).mean())
+    estimate = estimates.estimate_transition(probs, codes, (codes != truth).mean())
     assert estimate == pytest.approx(transition, abs=0.05)
     assert estimate.sum(axis=1) == pytest.approx(np.ones(5))
 
@@ -262,7 +262,7 @@ def test_transition_of_uniform_noise_is_uniform():
     transition = np.full((5, 5), 0.3 / 4)
     np.fill_diagonal(transition, 0.7)
     probs, codes, _ = learned(0, transition, n=4000)
-    estimate = splits.estimate_transition(probs, codes, 0.3)
+    estimate = estimates.estimate_transition(probs, codes, 0.3)
     assert np.abs(estimate - transition).max() < 0.03  # counts of 400 anchors alone stray by up to 0.06
 
 
@@ -299,14 +299,14 @@ def naive_transition(probs, codes, rate, kappa=0.5):
 @pytest.mark.parametrize(("noise", "rate"), [(uneven(4), 0.1375), (0.8 * np.eye(4) + 0.05, 0.15)])
 def test_transition_equals_a_naive_one(noise, rate, least):
     probs, codes, _ = learned(3, noise, n=2000, least=least)
-    assert splits.estimate_transition(probs, codes, rate) == pytest.approx(
+    assert estimates.estimate_transition(probs, codes, rate) == pytest.approx(
         naive_transition(probs, codes, rate)
     )
 
 
 def test_the_true_class_stays_the_likeliest():
     probs, codes, _ = learned(0, uneven(), n=2000)
-    estimate = splits.estimate_transition(probs, (codes + 1) % 5, 1.0)  # labels turned round completely
+    estimate = estimates.estimate_transition(probs, (codes + 1) % 5, 1.0)  # labels turned round completely
     assert (estimate.argmax(axis=1) == np.arange(5)).all()
     assert (estimate > 0).all()
 
@@ -324,24 +324,24 @@ def test_true_class_proba_equals_a_naive_one():
             ]
         weights = np.array([prior[i] * transition[i, codes[r]] for i in range(4)])
         expected[r] = weights / weights.sum()
-    assert splits.true_class_proba(probs, codes, transition) == pytest.approx(expected)
+    assert estimates.true_class_proba(probs, codes, transition) == pytest.approx(expected)
     own = np.minimum(expected[np.arange(12), codes], 1 - 1e-9)
     plain = own < 1 - 1e-6  # beyond, the naive difference has lost its digits
-    odds = splits.corrected_log_odds(probs, codes, transition)[plain]
+    odds = estimates.corrected_log_odds(probs, codes, transition)[plain]
     assert odds == pytest.approx(np.log(own / (1 - own))[plain], rel=1e-6)
 
 
 def test_uniform_noise_leaves_the_ranking_of_the_given_probability():
     probs, codes, _ = task(0)
     transition = np.full((4, 4), 0.05) + 0.8 * np.eye(4)
-    scores = splits.corrected_log_odds(probs, codes, transition)
+    scores = estimates.corrected_log_odds(probs, codes, transition)
     assert spearmanr(scores, probs[np.arange(300), codes]).statistic > 0.995
 
 
 def test_a_label_that_stands_for_another_class_needs_better_support():
     """Half and half between 0 and 1, and a 0 is often labelled 1: doubt falls on the label 1, not on 0."""
     probs = np.array([[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
-    scores = splits.corrected_log_odds(probs, np.array([0, 1]), 0.98 * uneven(4) + 0.005)
+    scores = estimates.corrected_log_odds(probs, np.array([0, 1]), 0.98 * uneven(4) + 0.005)
     assert scores[0] > 2
     assert scores[1] < 0
 
@@ -361,7 +361,7 @@ def test_the_default_ranks_uneven_noise_better_than_a_margin():
 
     probs, codes, truth = learned(1, uneven(), n=5000, least=0.0)
     rate = float((codes != truth).mean())
-    scores = splits.corrected_log_odds(probs, codes, splits.estimate_transition(probs, codes, rate))
+    scores = estimates.corrected_log_odds(probs, codes, estimates.estimate_transition(probs, codes, rate))
     right = codes == truth
     assert roc_auc_score(right, scores) > roc_auc_score(right, log_margin(probs, codes)) + 0.03
 
@@ -407,8 +407,8 @@ def test_tied_rows_favor_no_class():
     probs[::2] = [0.4, 0.4, 0.2]
     name = np.array([1, 2, 0])
     back = np.argsort(name)
-    estimate = splits.estimate_transition(probs, codes, 0.2)
-    renamed = splits.estimate_transition(probs[:, back], name[codes], 0.2)
+    estimate = estimates.estimate_transition(probs, codes, 0.2)
+    renamed = estimates.estimate_transition(probs[:, back], name[codes], 0.2)
     assert renamed == pytest.approx(estimate[np.ix_(back, back)])
 
 
@@ -434,8 +434,8 @@ def test_hard_inputs_give_finite_answers(case):
         assert split.clean.any()
         assert 0 <= split.noise_rate <= 1
     assert np.isfinite(split.clean_proba).all()
-    transition = splits.estimate_transition(probs, codes, 0.2)
-    assert np.isfinite(splits.corrected_log_odds(probs, codes, transition)).all()
+    transition = estimates.estimate_transition(probs, codes, 0.2)
+    assert np.isfinite(estimates.corrected_log_odds(probs, codes, transition)).all()
     assert transition.sum(axis=1) == pytest.approx(np.ones(probs.shape[1]))
 
 
@@ -466,7 +466,7 @@ def test_nothing_touches_the_global_generator_or_the_input():
         (lambda: splits.joint(np.ones((3, 2)), np.full(3, 2)), InputError, "integers from 0 to 1, got 2"),
         (lambda: splits.joint(-np.ones((3, 2)), np.zeros(3, int)), InputError, "at least 0"),
         (
-            lambda: splits.estimate_noise_rate(np.ones((3, 2)), np.zeros(3, int), doubt_ratio=(0.6, 0.4)),
+            lambda: estimates.estimate_noise_rate(np.ones((3, 2)), np.zeros(3, int), doubt_ratio=(0.6, 0.4)),
             ParameterError,
             "doubt_ratio must be",
         ),

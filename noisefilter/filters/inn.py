@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from noisefilter import scores, splits
+from noisefilter import estimates, scores, splits
 from noisefilter.base import BaseFilter, NoiseEstimate, check_number
 from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError, TrainingDivergedError
@@ -55,7 +55,7 @@ class INNScorer(BaseFilter):
 
     The paper's score is :math:`\bar P_i[y_i]`. The default averages :math:`\bar P_i` with the training-time
     probabilities of the second half of the epochs and turns it into the log-odds that the given label is the
-    true class, corrected for how labels get confused (:func:`noisefilter.splits.corrected_log_odds`).
+    true class, corrected for how labels get confused (:func:`noisefilter.estimates.corrected_log_odds`).
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class INNScorer(BaseFilter):
         Average :math:`\bar P_i` with the mean training-time probabilities of the row (beyond the paper).
     split : {"auto", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
         Decision rule. ``"auto"`` flags as many rows as the network contradicts beyond its own doubt
-        (:func:`noisefilter.splits.estimate_noise_rate`), worst scores first. The others are rules of
+        (:func:`noisefilter.estimates.estimate_noise_rate`), worst scores first. The others are rules of
         :mod:`noisefilter.splits`. ``"beta"`` is the paper's two-component Beta mixture, for
         ``row_score="probability"``; ``"gaussian"`` is DivideMix's, for that or ``"margin"``. On clean data a
         mixture finds two components all the same.
@@ -302,7 +302,7 @@ class INNScorer(BaseFilter):
 
     def _doubt_ratio(self, signals: Signals) -> tuple[float, float]:
         blended = self.average and signals.mean_probs is not None
-        return splits.BLENDED_DOUBT if blended else splits.PATH_DOUBT
+        return estimates.BLENDED_DOUBT if blended else estimates.PATH_DOUBT
 
     def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
         return self._row_scores(self._class_probs(signals), codes, noise)
@@ -311,7 +311,7 @@ class INNScorer(BaseFilter):
         self, probs: NDArray[np.float64], codes: NDArray[np.int64], noise: NoiseEstimate
     ) -> NDArray[np.float64]:
         if self.row_score == "corrected":
-            return splits.corrected_log_odds(probs, codes, noise.transition)
+            return estimates.corrected_log_odds(probs, codes, noise.transition)
         score = scores.log_margin if self.row_score == "margin" else scores.given_probability
         return score(probs, codes)
 

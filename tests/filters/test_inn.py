@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from noisefilter import FilteredClassifier, INNScorer, Net, Signals, plant_noise, splits
+from noisefilter import FilteredClassifier, INNScorer, Net, Signals, estimates, plant_noise, splits
 from noisefilter.errors import (
     InputError,
     InputTypeError,
@@ -29,7 +29,7 @@ from noisefilter.inputs import check_labels
 from noisefilter.models import NetModel
 from noisefilter.networks import MLP, PreActResNet18
 
-DOUBTS = splits.PATH_DOUBT, splits.BLENDED_DOUBT
+DOUBTS = estimates.PATH_DOUBT, estimates.BLENDED_DOUBT
 
 
 class Small(nn.Module):
@@ -301,7 +301,7 @@ def test_what_was_planted_is_never_suggested():
 
 def test_the_rate_is_read_by_the_doubt_of_the_probabilities_at_hand():
     probs, y, *_ = doubtful()
-    expected = [splits.estimate_noise_rate(probs, y, doubt_ratio=ratio) for ratio in DOUBTS]
+    expected = [estimates.estimate_noise_rate(probs, y, doubt_ratio=ratio) for ratio in DOUBTS]
     assert expected[0] != expected[1]
     both = Signals(path_probs=probs, mean_probs=probs)
     told = [(Signals(path_probs=probs), True), (both, False), (both, True)]

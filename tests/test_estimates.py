@@ -1,0 +1,82 @@
+"""The range of the noise rate; the estimates are tested with the rule they serve, in test_splits."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noisefilter import estimates
+from noisefilter.scores import log_margin
+
+
+def task(seed, n=2000, n_classes=4, rate=0.2, n_probes=200):
+    """Probabilities that lean to the true class, labels of which a share is wrong, and probes."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(n_classes, size=n)
+    logits = rng.normal(size=(n, n_classes)) + 5.0 * rng.uniform(0.2, 1, (n, 1)) * np.eye(n_classes)[truth]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    shift = rng.integers(1, n_classes, size=n)
+    codes = np.where(rng.random(n) < rate, (truth + shift) % n_classes, truth)
+    rows = rng.choice(n, n_probes)
+    return probs, codes, probs[rows], (truth[rows] + rng.integers(1, n_classes, n_probes)) % n_classes
+
+
+def naive_rate(disagreement, doubt, a, b):
+    """Scan r for D = r + (a + b (doubt - r) / (1 - r)) (doubt - r)."""
+    grid = np.linspace(0, min(disagreement, doubt), 200_001)
+    misfit = grid + (a + b * (doubt - grid) / (1 - grid)) * (doubt - grid) - disagreement
+    return 0.0 if misfit[0] >= 0 else disagreement if misfit[-1] <= 0 else grid[np.abs(misfit).argmin()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("probed", [False, True])
+def test_the_range_equals_a_naive_one(seed, rate, probed):
+    probs, codes, probe_probs, probe_codes = task(seed, rate=rate)
+    a, b = estimates.BLENDED_DOUBT
+    doubt = 1 - probs.max(axis=1)
+    wrong = (probs.argmax(axis=1) != codes).astype(float)
+    kappa = a + b * doubt.mean()
+    slack = 1.64 * np.std(wrong - kappa * doubt) / len(codes) ** 0.5
+    low = naive_rate(max(0, wrong.mean() - slack), doubt.mean(), a * 1.1, b * 1.1)
+    high = naive_rate(wrong.mean() + slack, doubt.mean(), a * 0.75, b * 0.75)
+    probes = ()
+    if probed:
+        probes = (probe_probs, probe_codes)
+        bound = estimates.probe_rate(log_margin(probs, codes), log_margin(*probes), 4)
+        slack = 1.64 * np.sqrt(bound * (1 - bound) / len(codes) + bound**2 / 2 / len(probe_codes))
+        low, high = max(low, 0.75 * (bound - slack) - 0.005), max(high, bound + slack)
+    found = estimates.noise_rate_interval(probs, codes, *probes)
+    rate = estimates.estimate_noise_rate(probs, codes, *probes)
+    assert found == pytest.approx((max(0, min(low, rate)), max(high, rate)), abs=2e-5)
+
+
+@given(st.integers(0, 2**31), st.integers(2, 60), st.floats(0, 0.9), st.integers(0, 10), st.floats(0, 1))
+def test_the_estimate_lies_within_the_range(seed, n, rate, n_probes, a):
+    probs, codes, *probes = task(seed, n=n, rate=rate, n_probes=n_probes)
+    ratio = (0.99 * a, 0.99 * (1 - a))
+    low, high = estimates.noise_rate_interval(probs, codes, *probes, doubt_ratio=ratio)
+    assert 0 <= low <= estimates.estimate_noise_rate(probs, codes, *probes, doubt_ratio=ratio) <= high <= 1
+
+
+def test_more_rows_make_the_range_narrower():
+    probs, codes, *probes = task(0, n=400)
+    few = estimates.noise_rate_interval(probs, codes, *probes)
+    many = estimates.noise_rate_interval(*[np.repeat(part, 20, axis=0) for part in (probs, codes, *probes)])
+    assert few[0] < many[0] < many[1] < few[1]
+
+
+def test_a_verdict_carries_the_range_of_its_own_estimate_only():
+    from noisefilter import INNScorer, Signals
+
+    probs, codes, probe_probs, probe_codes = task(0)
+    signals = Signals(
+        path_probs=probs, mean_probs=probs, probs=probs, probe_probs=probe_probs, probe_codes=probe_codes
+    )
+    verdict = INNScorer().fit_signals(signals, codes).verdict_
+    assert verdict.noise_rate_interval == estimates.noise_rate_interval(
+        probs, codes, probe_probs, probe_codes
+    )
+    other = INNScorer(split="joint").fit_signals(signals, codes).verdict_
+    assert other.estimated_noise_rate != verdict.estimated_noise_rate
+    assert other.noise_rate_interval is None
