@@ -1,0 +1,148 @@
+"""The pictures of the report page: SVG that takes the colors of the page, light or dark."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree  # reads nothing but what matplotlib wrote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisefilter.displays import ScoreHistogramDisplay, TransitionMatrixDisplay, shown
+from noisefilter.verdict import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["histogram_svg", "transition_svg"]
+
+# matplotlib wants real colors: each stands for a variable of the page and is replaced by it in the end.
+_INK, _MUTED, _LINE, _CLEAN, _WRONG = (f"#01020{digit}" for digit in range(1, 6))
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line", _CLEAN: "--clean", _WRONG: "--wrong"}
+_STYLE = {
+    "axes.edgecolor": _LINE, "axes.labelcolor": _MUTED, "axes.titlecolor": _MUTED, "grid.color": _LINE,
+    "text.color": _INK, "xtick.color": _LINE, "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED, "ytick.labelcolor": _MUTED,
+    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
+    "svg.fonttype": "none",
+}  # fmt: skip
+_REFERENCE = re.compile(r"#(\w+)")
+
+
+def histogram_svg(verdict: Verdict, truth: NDArray[Any] | None = None) -> str:
+    """Draw the scores with the threshold; see `ScoreHistogramDisplay`.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        The judgement.
+    truth : (n,) array, optional
+        The true labels; the rows that really are wrong get an outline.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` to be put into a page as it is. Its colors are the page's ``--ink``, ``--muted``,
+        ``--line``, ``--clean`` and ``--wrong``; it names nothing outside itself.
+    """
+    with _canvas("histogram", (6.4, 3.6)) as (ax, drawn):
+        ScoreHistogramDisplay.from_verdict(verdict, truth=truth, ax=ax, colors=(_CLEAN, _WRONG, _MUTED))
+    flagged = int((~verdict.clean_mask).sum())
+    says = f"Histogram of the scores of {len(verdict):,} rows, {flagged:,} of them judged wrong"
+    says += "." if verdict.threshold is None else f"; the threshold is {verdict.threshold:.3g}."
+    return _inline(drawn.getvalue(), "histogram", says)
+
+
+def transition_svg(verdict: Verdict, max_classes: int = 25) -> str:
+    """Draw the transition matrix; see `TransitionMatrixDisplay`.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        The judgement, with a transition matrix.
+    max_classes : int, default=25
+        Of more classes only those with the most confusion are shown.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` as of `histogram_svg`.
+
+    Raises
+    ------
+    InputError
+        If the verdict has no transition matrix.
+    """
+    side = 4.2 + 0.1 * min(len(verdict.classes), max_classes)
+    with _canvas("transition", (side, side)) as (ax, drawn):
+        display = TransitionMatrixDisplay.from_verdict(verdict, ax=ax, max_classes=max_classes, color=_WRONG)
+    says = f"Transition matrix of {len(display.shown_)} of {len(verdict.classes)} classes."
+    confusions = np.nan_to_num(display.matrix) * ~np.eye(len(display.matrix), dtype=bool)
+    true, given = np.unravel_index(confusions.argmax(), confusions.shape)
+    if confusions[true, given] > 0:
+        says += (
+            f" The most frequent confusion: {confusions[true, given]:.1%} of {shown(verdict.classes[true])} "
+            f"are given as {shown(verdict.classes[given])}."
+        )
+    return _inline(drawn.getvalue(), "transition", says)
+
+
+@contextmanager
+def _canvas(name: str, size: tuple[float, float]) -> Iterator[tuple[Axes, io.BytesIO]]:
+    """Give axes outside of pyplot, in matplotlib's default style with our colors, and save them as SVG."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    drawn = io.BytesIO()
+    with style.context(["default", {**_STYLE, "svg.hashsalt": name}]):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure.add_subplot(), drawn
+        with warnings.catch_warnings():  # the reader's browser has the glyphs that matplotlib's font lacks
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _inline(svg: bytes, name: str, says: str) -> str:
+    """Make of a file an element of a page: no prolog, no rules for the page, no id that is not its own."""
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith(("}metadata", "}style")) or child.get("style") == "fill: none":
+                parent.remove(child)
+    used = set(_REFERENCE.findall(" ".join(value for e in root.iter() for value in e.attrib.values())))
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        values = {_local(key): value for key, value in element.attrib.items()}
+        if values.get("id") not in used:
+            values.pop("id", None)
+        element.attrib = {key: _own(key, value, name) for key, value in values.items()}
+        if element.tag != "text":
+            element.text = None
+        element.tail = None
+    root.attrib = {
+        "xmlns": "http://www.w3.org/2000/svg", "viewBox": root.attrib["viewBox"], "width": "100%",
+        "role": "img", "aria-label": says,
+        "style": "font-family: system-ui, sans-serif; stroke-linejoin: round",
+    }  # fmt: skip
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    """Take the namespace off a name: inside a page the parser knows it."""
+    return name.rpartition("}")[2]
+
+
+def _own(key: str, value: str, name: str) -> str:
+    """Return the value of an attribute with ids of this figure, colors of the page and no font."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "style":
+        value = re.sub(r"font: [^;]*?([\d.]+px)[^;]*", r"font-size: \1", value)
+        value = re.sub(r"font-family: [^;]*;? *", "", value)
+        return re.sub(r"#0102\d\d", lambda color: f"var({_VARIABLES[color[0]]})", value)
+    return _REFERENCE.sub(rf"#{name}-\1", " ".join(value.split()))
