@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from noisefilter.datasets.pictures import on_white, read_all
 from noisefilter.datasets.source import Source, Store, listed
 from noisefilter.errors import InputError, ParameterError
 
@@ -51,32 +53,53 @@ class ArrayStore(Store):
         self.X, self.labels, self.description, self.keys, self.truth = X, labels, description, keys, truth
         self.kind = "images" if X.ndim > 2 else "table"
 
-    def load(self) -> Source:  # type: ignore[override]
-        """Return the rows as they are."""
-        return Source(self.X, self.labels, None, self.kind, self.description, truth=self.truth, store=self)
+    def load(  # type: ignore[override]
+        self, *, backbone: str | None = None, verbose: bool = False
+    ) -> Source:
+        """Return the rows as they are, or as a backbone sees them; see `load_image_folder`.
+
+        Raises
+        ------
+        ParameterError
+            If a backbone is to see rows that are no images.
+        """
+        X, description = self.X, self.description
+        if backbone is not None:
+            if self.picture(0) is None:
+                raise ParameterError(
+                    f"backbone must be left out for rows that are no images, got {backbone!r}."
+                )
+            X, _ = read_all(self._open, len(self), backbone=backbone, verbose=verbose)
+            description = f"{description}, as {backbone} sees them"
+        return Source(X, self.labels, None, self.kind, description, truth=self.truth, store=self)
+
+    def _open(self, row: int) -> Image:
+        picture = self.picture(row)
+        assert picture is not None
+        return picture
 
     def picture(self, row: int) -> Image | None:
         """Return one row as a picture: values of uint8 as they are, others stretched over all rows seen."""
-        if self.X.ndim < 3:
+        if self.X.ndim not in (3, 4) or self.X.dtype.kind not in "fiub":
             return None
         from PIL import Image
 
-        pixels = np.asarray(self.X[row])
-        if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4):
-            pixels = np.moveaxis(pixels, 0, -1)
-        if pixels.ndim == 3 and pixels.shape[-1] == 1:
-            pixels = pixels[..., 0]
-        low, high = self._range()
+        low, high = self._range
+        pixels = _channels_last(np.asarray(self.X[row]))
         if (low, high) != (0.0, 255.0):
-            pixels = np.clip((pixels.astype(np.float64) - low) / max(high - low, 1e-12) * 255, 0, 255)
-        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+            with np.errstate(invalid="ignore"):
+                pixels = (pixels.astype(np.float64) - low) / max(high - low, 1e-300) * 255
+            pixels = np.clip(np.nan_to_num(pixels), 0, 255)
+        return on_white(Image.fromarray(pixels.astype(np.uint8)))
 
+    @cached_property
     def _range(self) -> tuple[float, float]:
         """Return the values of black and white: those of 8-bit pixels, or the extremes of the first rows."""
         some = np.asarray(self.X[:1000])
         if some.dtype == np.uint8 and some.max(initial=0) > 63:
             return 0.0, 255.0
-        return float(some.min()), float(some.max())
+        some = some[np.isfinite(some)]
+        return (float(some.min()), float(some.max())) if some.size else (0.0, 1.0)
 
     def cells(self, rows: NDArray[np.intp]) -> pd.DataFrame | None:
         """Return the columns, called by their numbers; None for images."""
@@ -89,8 +112,22 @@ class ArrayStore(Store):
     def write(self, out: Path, rows: NDArray[np.intp], labels: NDArray[Any]) -> None:
         """Write an ``.npz`` file."""
         x_key, y_key = self.keys
-        arrays: dict[str, Any] = {x_key: self.X[rows], y_key: labels}
-        np.savez_compressed(out, **arrays)
+        # Not np.savez: it would pickle objects, and add .npz to the name of a file that is not finished yet.
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for key, array in ((x_key, self.X[rows]), (y_key, labels.astype(self.labels.dtype))):
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _channels_last(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return one image as (H, W) or (H, W, 3 or 4); of channels in doubt the first one, in gray."""
+    if pixels.ndim == 2:
+        return pixels
+    first, last = pixels.shape[0] in (1, 3, 4), pixels.shape[-1] in (1, 3, 4)
+    if first == last:
+        return pixels[0] if pixels.shape[0] < pixels.shape[-1] else pixels[..., 0]
+    pixels = np.moveaxis(pixels, 0, -1) if first else pixels
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
 def load_digits() -> Source:
@@ -202,6 +239,17 @@ def load_cifar(
     return open_cifar(root, name, train=train).load()
 
 
+def open_named_cifar(
+    name: Literal["cifar10", "cifar100"], *, root: str | os.PathLike[str] | None = None, train: bool = True
+) -> ArrayStore:
+    """Return CIFAR, which torchvision keeps in ``root``, as a store; see `load_cifar`."""
+    if root is None:
+        raise ParameterError(
+            f"root (--root) must be the folder in which torchvision keeps {name}, got nothing for it."
+        )
+    return open_cifar(root, name, train=train)
+
+
 def open_cifar(
     root: str | os.PathLike[str], name: Literal["cifar10", "cifar100"] = "cifar10", *, train: bool = True
 ) -> ArrayStore:
@@ -221,3 +269,41 @@ def open_cifar(
     part = "training" if train else "test"
     description = f"{name}, {len(cifar.targets):,} {part} images of 32 x 32"
     return ArrayStore(np.asarray(cifar.data), np.asarray(cifar.classes)[cifar.targets], description)
+
+
+def read_features(path: str | os.PathLike[str], n_rows: int) -> NDArray[Any]:
+    """Read an embedding that stands for the rows of a store, without unpickling anything.
+
+    Parameters
+    ----------
+    path : str or path
+        An ``.npy`` file of finite numbers, (N, d).
+    n_rows : int
+        The number N of rows in the store.
+
+    Returns
+    -------
+    (N, d) array
+        In memory.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or holds anything else.
+    """
+    what = f"features (--features) in {str(path)!r}"
+    try:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # a header is text in Python's own syntax: it can be wrong in many ways
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{what} must be an .npy file of numbers, got an error: {reason}.") from error
+    if mapped.dtype.kind not in "fiub" or mapped.ndim != 2 or not mapped.shape[1]:
+        raise InputError(
+            f"{what} must be numbers of shape (rows, columns), got {mapped.dtype} of shape {mapped.shape}."
+        )
+    if len(mapped) != n_rows:
+        raise InputError(
+            f"{what} must have a row for each of the {n_rows:,} rows of the source, in the same order, got "
+            f"{len(mapped):,}."
+        )
+    return np.array(mapped)

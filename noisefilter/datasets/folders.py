@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from noisefilter.datasets.pictures import formats, read_all, thumbnail
 from noisefilter.datasets.source import Source, Store, listed
-from noisefilter.errors import InputError, ParameterError
-from noisefilter.progress import Progress
+from noisefilter.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,14 +22,13 @@ __all__ = ["FolderStore", "load_image_folder"]
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
-# What a file may really be, whatever its name says. Not EPS: Pillow would run Ghostscript on it.
-IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def load_image_folder(
     root: str | os.PathLike[str],
     *,
-    image_size: int = 32,
+    backbone: str | None = None,
+    image_size: int | None = None,
     skip_unreadable: bool = False,
     verbose: bool = False,
 ) -> Source:
@@ -46,9 +44,12 @@ def load_image_folder(
     ----------
     root : str or path
         The folder. A class folder may have folders of its own; all images below it belong to the class.
-    image_size : int, default=32
-        Side of the images in pixels, at least 8. 32 suits the default network and two CPU cores; 64 shows it
-        finer detail for four times the time.
+    backbone : str, optional
+        A classifier of torchvision, such as ``"resnet18"``, whose trained weights are on this machine: its
+        features take the place of the pixels. See :func:`noisefilter.backbones.embed`.
+    image_size : int, optional
+        Side of the images in pixels, at least 8. By default 32, which suits the default network and two CPU
+        cores; 64 shows it finer detail for four times the time. With a backbone, what its weights ask for.
     skip_unreadable : bool, default=False
         Go on without images that cannot be read, and name them in ``left_out``.
     verbose : bool, default=False
@@ -57,17 +58,20 @@ def load_image_folder(
     Returns
     -------
     Source
-        ``X`` (n, image_size, image_size, 3) uint8, ``y`` (n,) str, ``names`` paths below ``root``.
+        ``X`` (n, image_size, image_size, 3) uint8, or (n, d) float32 features of the backbone, ``y`` (n,)
+        str, ``names`` paths below ``root``.
 
     Raises
     ------
     InputError
-        If there are fewer than two class folders with images, or images that cannot be read (all are counted
-        and the first five named).
+        If there are fewer than two class folders with images, images that cannot be read (all are counted
+        and the first five named), or no weights for the backbone.
     ParameterError
-        If ``image_size`` is not a whole number of at least 8.
+        If ``image_size`` is not a whole number of at least 8, or there is no backbone of that name.
     """
-    return FolderStore(root).load(image_size=image_size, skip_unreadable=skip_unreadable, verbose=verbose)
+    return FolderStore(root).load(
+        backbone=backbone, image_size=image_size, skip_unreadable=skip_unreadable, verbose=verbose
+    )
 
 
 class FolderStore(Store):
@@ -94,71 +98,108 @@ class FolderStore(Store):
         self.description = f"{len(self.names):,} images in {self.root.name or self.root}/"
 
     def load(  # type: ignore[override]
-        self, *, image_size: int = 32, skip_unreadable: bool = False, verbose: bool = False
+        self,
+        *,
+        backbone: str | None = None,
+        image_size: int | None = None,
+        skip_unreadable: bool = False,
+        verbose: bool = False,
     ) -> Source:
         """Decode all images; see `load_image_folder`."""
-        if not isinstance(image_size, int) or image_size < 8:
-            raise ParameterError(
-                f"image_size must be a whole number of at least 8 pixels, got {image_size!r}."
-            )
-        images = np.empty((len(self.names), image_size, image_size, 3), dtype=np.uint8)
-        unreadable = _decode_all(self.root, self.names, images, verbose)
+        X, read = read_all(
+            self._open, len(self.names), backbone=backbone, image_size=image_size, verbose=verbose
+        )
+        names = [self.names[row] for row in np.flatnonzero(read)]
+        unreadable = [self.names[row] for row in np.flatnonzero(~read)]
         if unreadable and not skip_unreadable:
             raise InputError(
                 f"All images in {str(self.root)!r} must be readable, got {len(unreadable)} of "
                 f"{len(self.names)} that are not: {listed(unreadable)}. skip_unreadable "
                 "(--skip-unreadable) goes on without them."
             )
-        lost = set(unreadable)
-        read = np.array([name not in lost for name in self.names], dtype=bool)
-        names = [name for name in self.names if name not in lost]
-        left_out = sorted(self.left_out + unreadable)
+        left_out = sorted([*self.left_out, *unreadable])
+        seen = f"as {X.shape[1]} x {X.shape[1]} pixels" if backbone is None else f"as {backbone} sees them"
         return Source(
-            X=images[read] if lost else images,
+            X=X,
             y=_labels(self.root, names, left_out),
             names=names,
             kind="images",
-            description=f"{len(names):,} images in {self.root.name or self.root}/, as {image_size} x "
-            f"{image_size} pixels",
+            description=f"{len(names):,} images in {self.root.name or self.root}/, {seen}",
             left_out=left_out,
             rows=np.flatnonzero(read),
             store=self,
         )
 
-    def picture(self, row: int, side: int = 128) -> Image:
-        """Return one image, whole, its longer side at most ``side`` pixels."""
-        from PIL import Image, ImageOps
+    def _open(self, row: int) -> Image:
+        from PIL import Image
 
-        with Image.open(self.root / self.names[row], formats=_formats()) as opened:
-            opened.draft(None, (side, side))
-            picture = _rgb(ImageOps.exif_transpose(opened))
-            picture.thumbnail((side, side))
-        return picture
+        return Image.open(self.root / self.names[row], formats=formats())
+
+    def picture(self, row: int, side: int = 128) -> Image | None:
+        """Return one image, whole, its longer side at most ``side`` pixels; None if it cannot be read."""
+        try:
+            with self._open(row) as opened:
+                return thumbnail(opened, side)
+        except Exception:  # whatever Pillow raises on a broken file
+            return None
 
     def write(self, out: Path, rows: NDArray[np.intp], labels: NDArray[Any]) -> list[str]:
         """Copy the files into class folders of their new labels; a name that is taken gets a number."""
         names = _renamed([self.names[row] for row in rows], [str(label) for label in labels])
+        out.mkdir(exist_ok=True)
         for row, name in zip(rows, names, strict=True):
             target = out / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(self.root / self.names[row], target)
+            try:
+                shutil.copy2(self.root / self.names[row], target)
+            except OSError as error:
+                raise InputError(
+                    f"{self.names[row]!r} must be a file that can be copied, got an error: {error.strerror}."
+                ) from error
         return names
 
 
 def _renamed(names: list[str], labels: list[str]) -> list[str]:
     """Return where files go under new labels: files that stay where they are keep their names."""
     stays = [name.partition("/")[0] == label for name, label in zip(names, labels, strict=True)]
-    taken = {name.casefold() for name, stay in zip(names, stays, strict=True) if stay}
+    taken = _Taken()
+    for name, stay in zip(names, stays, strict=True):
+        if stay:
+            taken.add(name)
     renamed = []
     for name, label, stay in zip(names, labels, stays, strict=True):
-        below = PurePosixPath(name.partition("/")[2])
-        target, number = f"{label}/{below}", 1
-        while not stay and target.casefold() in taken:
-            number += 1
-            target = f"{label}/{below.with_name(f'{below.stem}-{number}{below.suffix}')}"
-        taken.add(target.casefold())
+        target = name if stay else taken.free(label, PurePosixPath(name.partition("/")[2]))
+        taken.add(target)
         renamed.append(target)
     return renamed
+
+
+class _Taken:
+    """Names that are in use, in any case: some file systems take ``A.png`` and ``a.png`` for one file."""
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self.folders: set[str] = set()
+
+    def add(self, name: str) -> None:
+        self.files.add(name.casefold())
+        self.folders.update(_above(name))
+
+    def free(self, label: str, below: PurePosixPath) -> str:
+        """Return a free path below the folder ``label``, with a number where the plain one is taken."""
+        if _above(f"{label}/{below}") & self.files:  # where a folder is needed there is a file
+            below = PurePosixPath("-".join(below.parts))
+        target, number = f"{label}/{below}", 1
+        while target.casefold() in self.files or target.casefold() in self.folders:
+            number += 1
+            target = f"{label}/{below.with_name(f'{below.stem}-{number}{below.suffix}')}"
+        return target
+
+
+def _above(name: str) -> set[str]:
+    """Return the folders above a path, except the root."""
+    parts = name.casefold().split("/")
+    return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
 
 
 def _image_names(root: Path) -> tuple[list[str], list[str]]:
@@ -219,61 +260,3 @@ def _labels(root: Path, names: list[str], others: list[str]) -> NDArray[np.str_]
         f"{str(root)!r} must hold one sub-folder of images per class, at least two, got {found}. "
         f"Images are files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
     )
-
-
-def _decode_all(root: Path, names: list[str], images: NDArray[np.uint8], verbose: bool) -> list[str]:
-    """Read every named image into its row of ``images``; return the names that could not be read."""
-    formats = _formats()
-
-    def readable(row: int) -> bool:
-        try:
-            images[row] = _decode(root / names[row], images.shape[1], formats)
-        except Exception:  # Pillow's readers raise far more than OSError on broken files
-            return False
-        return True
-
-    # Threads are enough: Pillow lets go of the interpreter lock.
-    with (
-        ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as threads,
-        Progress(f"reading {len(names):,} images", len(names), verbose) as progress,
-    ):
-        unreadable = []
-        for name, was_read in zip(names, threads.map(readable, range(len(names))), strict=True):
-            progress.step()
-            if not was_read:
-                unreadable.append(name)
-    return unreadable
-
-
-def _formats() -> list[str]:
-    from PIL import Image
-
-    Image.init()
-    return [name for name in IMAGE_FORMATS if name in Image.OPEN]  # AVIF is young
-
-
-def _decode(path: Path, size: int, formats: list[str]) -> NDArray[np.uint8]:
-    """Return one file as (size, size, 3) uint8."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path, formats=formats) as opened:
-        opened.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at the scale that is needed
-        upright = _rgb(ImageOps.exif_transpose(opened))
-        square = ImageOps.fit(upright, (size, size), method=Image.Resampling.BICUBIC)
-    return np.asarray(square, dtype=np.uint8)
-
-
-def _rgb(image: Image) -> Image:
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # convert("RGB") would clip every value above 255 to white
-        gray = np.asarray(image).astype(np.int64)
-        if gray.min() < 0 or gray.max() > 65535:
-            raise ValueError("32-bit gray has no known range")
-        return Image.fromarray((gray // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point gray has no known range")
-    if image.has_transparency_data:
-        pixels = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", pixels.size, "white"), pixels).convert("RGB")
-    return image.convert("RGB")

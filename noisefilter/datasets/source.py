@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noisefilter.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
-__all__ = ["Source", "Store", "listed"]
+__all__ = ["Source", "Store", "is_missing", "listed"]
 
 _NAMES_SHOWN = 5
 
@@ -38,6 +40,10 @@ class Store(ABC):
         Whether people look at a row as a picture or as values.
     suffixes : tuple of str
         What the name of a copy may end in; empty where a copy is a folder.
+    truth : (N,) array or None
+        The right labels, where they are known.
+    left_out : sequence of str
+        Files, rows or columns that were found but are no part of the store.
     """
 
     labels: NDArray[Any]
@@ -45,6 +51,8 @@ class Store(ABC):
     description: str
     kind: Literal["images", "table"] = "table"
     suffixes: tuple[str, ...] = ()
+    truth: NDArray[Any] | None = None
+    left_out: Sequence[str] = ()
 
     def __len__(self) -> int:
         """Return the number of rows N."""
@@ -55,10 +63,36 @@ class Store(ABC):
         """Hash of the labels and names, by which decisions know the data set they were made for."""
         digest = hashlib.sha256()
         for values in (self.labels.tolist(), self.names or []):
-            for value in values:
-                digest.update(str(value).encode("utf-8", "surrogatepass") + b"\0")
-            digest.update(b"\1")
+            digest.update(b"%d;" % len(values))
+            for value in values:  # with its length, or text could run into the next
+                text = str(value).encode("utf-8", "surrogatepass")
+                digest.update(b"-;" if is_missing(value) else b"%d;%s" % (len(text), text))
         return digest.hexdigest()
+
+    def usable(self, skip_unreadable: bool = False) -> tuple[NDArray[np.intp], list[str]]:
+        """Return the rows that have a label, and all that is left out, with a line for those that have none.
+
+        Parameters
+        ----------
+        skip_unreadable : bool, default=False
+            Go on without the rows that have no label.
+
+        Raises
+        ------
+        InputError
+            If rows have no label, unless they are to be skipped; or if none has one.
+        """
+        missing = np.array([is_missing(label) for label in self.labels.tolist()], dtype=bool)
+        without = np.flatnonzero(missing)
+        if not len(without):
+            return np.arange(len(self)), list(self.left_out)
+        if not skip_unreadable or len(without) == len(self):
+            raise InputError(
+                f"Every row must have a label, got {len(without):,} of {len(self):,} without one, the first "
+                f"row {without[0]}. skip_unreadable (--skip-unreadable) goes on without them."
+            )
+        line = f"{len(without):,} rows without a label: {listed([int(row) for row in without])}"
+        return np.flatnonzero(~missing), [*self.left_out, line]
 
     def picture(self, row: int) -> Image | None:
         """Return one row as a picture, or None where rows are no pictures."""
@@ -146,6 +180,14 @@ class Source:
         changed = {name: value[kept] for name, value in parts.items() if value is not None}
         names = None if self.names is None else [self.names[row] for row in kept]
         return replace(self, names=names, **changed)
+
+
+def is_missing(label: Any) -> bool:
+    """Whether a label is None, NaN or pandas' NA."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # NA is neither equal nor unequal to itself
+        return True
 
 
 def listed(names: Sequence[Any]) -> str:
