@@ -156,7 +156,7 @@ def noise_rate_interval(
         slack = _SIGMAS * np.sqrt(bound * (1.0 - bound) / len(codes) + bound**2 * 0.5 / len(planted))
         low = max(low, _PROBE_RANGE * (bound - slack) - _FLOOR)
         high = max(high, bound + slack)
-    return max(0.0, min(low, rate)), min(1.0, max(high, rate))
+    return max(0.0, min(float(low), rate)), min(1.0, max(float(high), rate))
 
 
 def estimate_transition(probs: NDArray[Any], codes: NDArray[Any], noise_rate: float) -> Floats:
