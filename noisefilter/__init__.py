@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noisefilter.compose import FilteredClassifier, FilterSampler
+    from noisefilter.displays import ScoreHistogramDisplay, TransitionMatrixDisplay
     from noisefilter.filters.inn import INNScorer
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
@@ -25,7 +26,9 @@ _HOME = {
     "FilteredClassifier": "compose",
     "INNScorer": "filters.inn",
     "Net": "net",
+    "ScoreHistogramDisplay": "displays",
     "Signals": "verdict",
+    "TransitionMatrixDisplay": "displays",
     "Verdict": "verdict",
     "plant_noise": "noise",
 }
@@ -38,7 +41,9 @@ __all__ = [
     "FilteredClassifier",
     "INNScorer",
     "Net",
+    "ScoreHistogramDisplay",
     "Signals",
+    "TransitionMatrixDisplay",
     "Verdict",
     "plant_noise",
 ]

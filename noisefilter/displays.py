@@ -28,7 +28,7 @@ _JUDGED = ("judged clean", "judged wrong", "judged out of distribution")
 _TAIL = 0.001  # share of the rows on each side that may lie beyond the axis
 _INVISIBLE = 0.02  # a group whose tallest bar is below this share of the height asks for a logarithmic axis
 _VALUES_UP_TO = 12  # classes
-_FULL_COLOR = 0.1  # at least this probability has the full color, so that a nearly clean matrix looks calm
+_FULL_COLOR = 0.05  # at least this probability has the full color, so that a nearly clean matrix looks calm
 _NAME_LENGTH = 20
 _SHOWN_CLASSES, _SHOWN_ROWS = 10, 5
 
@@ -325,7 +325,7 @@ class TransitionMatrixDisplay:
         if not include_values:
             from matplotlib.ticker import PercentFormatter
 
-            bar = ax.figure.colorbar(self.im_, ax=ax, shrink=0.6, aspect=30, format=PercentFormatter(1, 0))
+            bar = ax.figure.colorbar(self.im_, ax=ax, shrink=0.4, aspect=20, format=PercentFormatter(1, 0))
             bar.outline.set_visible(False)
         self._dress()
         return self
@@ -342,17 +342,18 @@ class TransitionMatrixDisplay:
     def _dress(self) -> None:
         """Name the classes and take away what says nothing."""
         ax, n_classes = self.ax_, len(self.shown_)
-        names = [shown(name) for name in self.classes[self.shown_].tolist()]
+        names = [shown(name) for name in self.classes[self.shown_]]
         plain: dict[str, Any] = {"parse_math": False, "usetex": False}  # a $ in a name is a dollar
         turned: dict[str, Any] = {}
-        if max(map(len, names)) > 3 or n_classes > _VALUES_UP_TO:
-            turned = {"rotation": 90 if n_classes > _VALUES_UP_TO else 45, "ha": "right"}
-            turned |= {"va": "center" if n_classes > _VALUES_UP_TO else "top", "rotation_mode": "anchor"}
-        size = "small" if n_classes > _VALUES_UP_TO else "medium"
+        many = n_classes > _VALUES_UP_TO
+        if many or n_classes * max(map(len, names)) > 40:  # characters that fit side by side
+            turned = {"rotation": 90 if many else 45, "ha": "right", "rotation_mode": "anchor"}
+            turned["va"] = "center" if many else "top"
+        size = "small" if many else "medium"
         ax.set_xticks(np.arange(n_classes), names, fontsize=size, **plain, **turned)
         ax.set_yticks(np.arange(n_classes), names, fontsize=size, **plain)
         ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
+        ax.spines[:].set_linewidth(0.6)
         ax.set_xlim(-0.5, n_classes - 0.5)
         ax.set_ylim(n_classes - 0.5, -0.5)
         ax.set_aspect("equal")
@@ -393,8 +394,9 @@ def verdict_html(verdict: Verdict) -> str:
     It has the sentence of its repr, the classes with the largest share of labels judged wrong, and the most
     suspicious rows. The notebook's own style applies, light or dark.
     """
-    rows = Counter(verdict.labels.tolist())
-    flagged = Counter(verdict.labels[~verdict.clean_mask].tolist())
+    labels = verdict.labels.astype(str) if verdict.labels.dtype.kind == "M" else verdict.labels
+    rows = Counter(labels.tolist())
+    flagged = Counter(labels[~verdict.clean_mask].tolist())
     classes = sorted(rows, key=lambda label: flagged[label] / rows[label], reverse=True)
     first = classes[:_SHOWN_CLASSES]
     per_class = [
@@ -482,7 +484,7 @@ def _edges(
     edges = anchor + width * steps
     beyond = int(((scores < edges[0]) | (scores > edges[-1])).sum())
     if beyond:
-        notes.append(f"{beyond:,} rows beyond the axis count in the outermost bars")
+        notes.append(f"rows beyond the axis, counted in the outermost bars: {beyond:,}")
     return edges, "".join(f"\n({note})" for note in notes)
 
 

@@ -14,7 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from noisefilter.errors import InputError, MissingSignalError, ParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+    from matplotlib.axes import Axes
+
+    from noisefilter.displays import VerdictDisplays
 
 CLEAN, ID_NOISE, OOD_NOISE = 0, 1, 2
 PARTITION_NAMES = ("clean", "wrong label", "out of distribution")
@@ -308,6 +313,32 @@ class Verdict:
         columns["verdict"] = pd.Categorical.from_codes(self.partition, categories=list(PARTITION_NAMES))
         columns["suggested_label"] = self.suggested_labels
         return pd.DataFrame(columns)
+
+    def plot(self, *, axes: Sequence[Axes] | None = None) -> VerdictDisplays:
+        """Draw the histogram of the scores and the transition matrix, side by side.
+
+        Needs matplotlib.
+
+        Parameters
+        ----------
+        axes : sequence of matplotlib Axes, optional
+            Two, or one where there is no transition matrix; a new figure by default.
+
+        Returns
+        -------
+        named tuple
+            ``histogram``, a :class:`noisefilter.ScoreHistogramDisplay`, and ``transition``, a
+            :class:`noisefilter.TransitionMatrixDisplay`, or None without a transition matrix.
+        """
+        from noisefilter.displays import plot_verdict
+
+        return plot_verdict(self, axes)
+
+    def _repr_html_(self) -> str:
+        """Summarize in two small tables, for notebooks."""
+        from noisefilter.displays import verdict_html
+
+        return verdict_html(self)
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
