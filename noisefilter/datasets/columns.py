@@ -1,0 +1,362 @@
+"""Columns of any kind made numeric: numbers imputed and scaled, categories one-hot or numbered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from noisefilter.datasets.source import listed
+from noisefilter.errors import InputError
+
+__all__ = ["MISSING", "Prepared", "as_names", "check_columns", "numeric", "quoted"]
+
+# What pandas.read_csv takes for missing.
+_NA = "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
+MISSING = frozenset(_NA.split("|"))
+_ONE_HOT = 50  # categories at most; more are numbered
+_LARGEST = 1e100  # whose square is still finite, as scaling needs it
+_NESTED = (list, tuple, set, dict, bytes, bytearray, np.ndarray)
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Prepared(NamedTuple):
+    """Columns made numeric.
+
+    Attributes
+    ----------
+    X : (n, d) float32 array
+        Finite.
+    preparation : list of (str, str)
+        Every column in its order, with what was done to it.
+    left_out : list of str
+        The columns that are not in ``X``, and why.
+    transformer : ColumnTransformer
+        Which made ``X`` of the columns after they had been read as numbers, dates or categories.
+    """
+
+    X: NDArray[np.float32]
+    preparation: list[tuple[str, str]]
+    left_out: list[str]
+    transformer: ColumnTransformer
+
+
+def numeric(
+    frame: pd.DataFrame,
+    *,
+    categorical: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    decimal: Literal[".", ","] = ".",
+    unusable: Mapping[str, str] = MappingProxyType({}),
+    rows: NDArray[np.intp] | None = None,
+    place: Callable[[int], str] = "row {}".format,
+    name: str = "the table",
+) -> Prepared:
+    """Make columns numeric by what they hold.
+
+    Numbers, true/false and ISO dates (as days) are imputed by their median, with a column that says where,
+    and scaled. Texts with at most 50 different values become one column each, more are numbered; a missing
+    cell is a category of its own. Left out are columns that tell nothing (one value only, or none) or too
+    much (a count of the rows, which gives the labels of a sorted file away; texts that all differ, or, of
+    more than 50, more than half, as names do), and columns of lists or bytes.
+
+    Parameters
+    ----------
+    frame : (n, columns) DataFrame
+        Without the label. Its columns have different names, all text.
+    categorical : sequence of str, default=()
+        Columns to take as categories whatever they hold.
+    drop : sequence of str, default=()
+        Columns to leave out.
+    missing : sequence of str, default=()
+        What else means a missing cell, beside an empty one, NA, NaN, null and whatever pandas takes for one.
+    decimal : "." or ",", default="."
+        With a comma, columns whose numbers have one are read, too.
+    unusable : mapping of str to str, default={}
+        More columns, which are not in ``frame`` because no such column can be used, and why.
+    rows : (n,) int array, optional
+        The numbers of these rows in the whole table, where some are not here.
+    place : callable, default=``"row {}".format``
+        What errors call a row of the whole table.
+    name : str, default="the table"
+        What errors call the table.
+
+    Raises
+    ------
+    InputError
+        If ``categorical`` or ``drop`` name no column, a column holds numbers and texts and at least half are
+        numbers, a number is infinite, or no column can be used.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"age": ["3", "", "5", "4"], "color": ["red", "blue", "red", "NA"]})
+    >>> numeric(frame).X.round(2)
+    array([[-1.41, -0.58,  0.  ,  1.  ,  0.  ],
+           [ 0.  ,  1.73,  1.  ,  0.  ,  0.  ],
+           [ 1.41, -0.58,  0.  ,  1.  ,  0.  ],
+           [ 0.  , -0.58,  0.  ,  0.  ,  1.  ]], dtype=float32)
+    """
+    categorical, drop, missing = as_names(categorical), as_names(drop), as_names(missing)
+    check_columns("categorical", categorical, [*frame.columns, *unusable], name)
+    check_columns("drop", drop, [*frame.columns, *unusable], name)
+    rows = np.arange(len(frame)) if rows is None else rows
+    reader = _Reader(missing, decimal, rows, place, name)
+    columns = [
+        reader.left_out(column, "asked for by --drop")
+        if column in drop
+        else reader.read(column, frame[column], column in categorical)
+        for column in frame.columns
+    ] + [reader.left_out(column, reason) for column, reason in unusable.items()]
+    used = {column.name: column for column in columns if column.values is not None}
+    left_out = [f"column {c.name!r}: {c.reason}" for c in columns if c.values is None]
+    if not used:
+        raise InputError(
+            f"{name} must have a column to judge rows by, got none: "
+            f"{'; '.join(left_out) or 'it has no column beside the label'}."
+        )
+    transformer = _transformer(used)
+    values = pd.DataFrame({column.name: pd.Series(column.values) for column in used.values()})
+    X = np.asarray(transformer.fit_transform(values), dtype=np.float32)
+    preparation = [(c.name, c.done if c.values is not None else f"left out: {c.reason}") for c in columns]
+    return Prepared(X, preparation, left_out, transformer)
+
+
+def as_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names as a tuple; a text alone is one name, not its letters."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def check_columns(option: str, names: Sequence[str], columns: Sequence[str], table: str) -> None:
+    """Raise InputError for the first of ``names`` that no column has, and list the columns."""
+    for name in names:
+        if name not in columns:
+            raise InputError(
+                f"{option} must name columns of {table}, got {name!r}; it has {listed(columns)}."
+            )
+
+
+def quoted(text: str) -> str:
+    """Return a text as a shell takes it, or a word that stands for it where it is long."""
+    if len(text) > 40:
+        return "TEXT"
+    return text if re.fullmatch(r"[\w.+%/][\w.+%/-]*", text, re.ASCII) else repr(text)
+
+
+def _transformer(columns: dict[str, _Column]) -> ColumnTransformer:
+    """Return the transformer of columns whose treatments are known; it makes float32 throughout."""
+    single = FunctionTransformer(_single, feature_names_out="one-to-one")
+    treatments = {
+        "numbers": make_pipeline(
+            SimpleImputer(strategy="median", add_indicator=True), StandardScaler(), single
+        ),
+        "categories": OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32),
+        "numbered": make_pipeline(
+            OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-2, encoded_missing_value=-1),
+            StandardScaler(),
+            single,
+        ),
+    }
+    chosen = {
+        treatment: [column.name for column in columns.values() if column.treatment == treatment]
+        for treatment in treatments
+    }
+    return ColumnTransformer(
+        [(treatment, treatments[treatment], names) for treatment, names in chosen.items() if names],
+        sparse_threshold=0,
+    )
+
+
+def _single(values: Any) -> Any:
+    return values.astype(np.float32)
+
+
+class _Column(NamedTuple):
+    """A column that was read: float64 numbers, or categories as objects with None; or why there is none."""
+
+    name: str
+    values: NDArray[Any] | None = None
+    treatment: str = ""
+    done: str = ""
+    reason: str = ""
+
+
+class _Texts(NamedTuple):
+    """A column as texts: ``values[codes]``, where the code -1 is a missing cell."""
+
+    codes: NDArray[np.intp]
+    values: NDArray[Any]
+
+    def cells(self, values: NDArray[Any], missing: Any) -> NDArray[Any]:
+        """Return what each cell has where each text has one of ``values``."""
+        return np.append(values, np.array([missing], dtype=values.dtype))[self.codes]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Finds out what a column holds."""
+
+    missing: tuple[str, ...]
+    decimal: str
+    rows: NDArray[np.intp]
+    place: Callable[[int], str]
+    table: str
+
+    def read(self, name: str, cells: pd.Series, forced: bool) -> _Column:
+        """Return one column; ``forced`` are categories whatever it holds."""
+        nested = _nested(cells)
+        if nested:
+            return self.left_out(name, f"holds {nested}")
+        typed = None if forced else _typed(cells)
+        if typed is not None:
+            return self._numbers(name, typed)
+        texts = self._texts(cells)
+        if not len(texts.values):
+            return self.left_out(name, "every cell is missing")
+        if forced or isinstance(cells.dtype, pd.CategoricalDtype):
+            return self._categories(name, texts, forced)
+        for parse, what in ((self._parsed, "numbers"), (_flags, "true or false"), (_days, "dates, as days")):
+            parsed = parse(texts.values)
+            if not np.isnan(parsed).any():
+                return self._numbers(name, texts.cells(parsed, np.nan), what)
+            if what == "numbers":
+                self._refuse_mixed(name, texts, np.isnan(parsed))
+        return self._categories(name, texts, forced)
+
+    def left_out(self, name: str, reason: str) -> _Column:
+        """Return a column that is not used."""
+        return _Column(name, reason=reason)
+
+    def _texts(self, cells: pd.Series) -> _Texts:
+        codes, found = pd.factorize(cells)
+        stripped = pd.Series([str(text).strip() for text in np.asarray(found, dtype=object)], dtype=object)
+        stripped[stripped.isin([*MISSING, *self.missing])] = None
+        merged, texts = pd.factorize(stripped)
+        return _Texts(np.append(merged, -1)[codes], np.asarray(texts, dtype=object))
+
+    def _parsed(self, texts: NDArray[Any]) -> NDArray[np.float64]:
+        parsed = _floats(texts)
+        if self.decimal == "," and np.isnan(parsed).any() and not any("." in text for text in texts):
+            with_point = _floats(np.array([text.replace(",", ".") for text in texts], dtype=object))
+            parsed = parsed if np.isnan(with_point).any() else with_point
+        return parsed
+
+    def _refuse_mixed(self, name: str, texts: _Texts, is_text: NDArray[np.bool_]) -> None:
+        text_cells = texts.cells(is_text, False) & (texts.codes >= 0)
+        n_texts = int(text_cells.sum())
+        n_numbers = int((texts.codes >= 0).sum()) - n_texts
+        if n_numbers < n_texts or not n_numbers:
+            return
+        first = int(np.argmax(text_cells))
+        text = texts.values[texts.codes[first]]
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise InputError(
+            f"column {name!r} of {self.table} must hold numbers or categories, got {n_numbers:,} numbers and "
+            f"{n_texts:,} texts such as {shown!r} ({self._where(first)}). --missing {quoted(text)} treats it "
+            f"as missing, --categorical {quoted(name)} as categories, --drop {quoted(name)} leaves it out."
+        )
+
+    def _where(self, position: int) -> str:
+        return self.place(int(self.rows[position]))
+
+    def _numbers(self, name: str, values: NDArray[np.float64], what: str = "numbers") -> _Column:
+        values = np.where(np.isin(values, _floats(np.array(self.missing, dtype=object))), np.nan, values)
+        known = values[~np.isnan(values)]
+        too_large = np.abs(values) > _LARGEST
+        if too_large.any():
+            first = int(np.argmax(too_large))
+            raise InputError(
+                f"column {name!r} of {self.table} must hold finite numbers, got {values[first]:g} "
+                f"({self._where(first)}). --missing {values[first]:g} treats it as missing, --drop "
+                f"{quoted(name)} leaves the column out."
+            )
+        if not len(known):
+            return self.left_out(name, "every cell is missing")
+        n_missing = len(values) - len(known)
+        if not n_missing and (known == known[0]).all():
+            return self.left_out(name, f"holds one value only, {known[0]:g}")
+        if not n_missing and _counts(values, self.rows):
+            return self.left_out(name, "counts the rows, which gives the labels of a sorted table away")
+        imputed = f", {n_missing:,} missing by their median and marked" if n_missing else ""
+        return _Column(name, values, "numbers", f"{what}{imputed}, scaled")
+
+    def _categories(self, name: str, texts: _Texts, forced: bool) -> _Column:
+        n_known, n_texts = int((texts.codes >= 0).sum()), len(texts.values)
+        n_missing = len(texts.codes) - n_known
+        if n_texts == 1 and not n_missing:
+            return self.left_out(name, f"holds one value only, {texts.values[0][:40]!r}")
+        if not forced and (n_texts == n_known > 1 or (n_texts > _ONE_HOT and 2 * n_texts > n_known)):
+            return self.left_out(
+                name, f"{n_texts:,} different texts in {n_known:,} cells, as in names or free text"
+            )
+        treatment = "categories" if n_texts <= _ONE_HOT else "numbered"
+        how = "a column each" if n_texts <= _ONE_HOT else "numbered and scaled"
+        own = f", {n_missing:,} missing as one of their own" if n_missing else ""
+        return _Column(name, texts.cells(texts.values, None), treatment, f"{n_texts} categories{own}, {how}")
+
+
+def _nested(cells: pd.Series) -> str:
+    """Say what a column holds that is no plain value, or nothing."""
+    if cells.dtype != object:
+        return ""
+    kinds = sorted({kind.__name__ for kind in set(map(type, cells)) if issubclass(kind, _NESTED)})
+    return f"values of the type {' and '.join(kinds)}" if kinds else ""
+
+
+def _typed(cells: pd.Series) -> NDArray[np.float64] | None:
+    """Return columns that are numbers by their type, times as days; or None."""
+    if pd.api.types.is_datetime64_any_dtype(cells.dtype):
+        utc = pd.to_datetime(cells, utc=True).dt.tz_localize(None)
+        return _in_days(utc.to_numpy(dtype="datetime64[us]") - np.datetime64(0, "us"))
+    if pd.api.types.is_timedelta64_dtype(cells.dtype):
+        return _in_days(cells.to_numpy(dtype="timedelta64[us]"))
+    if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_numeric_dtype(cells.dtype):
+        if isinstance(cells.dtype, pd.CategoricalDtype) or pd.api.types.is_complex_dtype(cells.dtype):
+            return None
+        return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
+    return None
+
+
+def _in_days(times: NDArray[np.timedelta64]) -> NDArray[np.float64]:
+    return np.asarray(times / np.timedelta64(1, "D"), dtype=np.float64)
+
+
+def _floats(texts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the numbers that texts spell, NaN for other texts."""
+    return np.asarray(pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce"), dtype=np.float64)
+
+
+def _flags(texts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return true and false as 1 and 0, NaN for other texts."""
+    flags = {"true": 1.0, "false": 0.0}
+    return np.array([flags.get(text.casefold(), np.nan) for text in texts])
+
+
+def _days(texts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ISO dates and times as days since 1970, or one NaN where a text is none."""
+    days = np.empty(len(texts))
+    for i, text in enumerate(texts):
+        try:
+            time = datetime.fromisoformat(text if _DATE.match(text) else "")
+        except ValueError:
+            return np.array([np.nan])
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        days[i] = (time - _EPOCH).total_seconds() / 86400
+    return days
+
+
+def _counts(values: NDArray[np.float64], rows: NDArray[np.intp]) -> bool:
+    """Whether whole numbers do nothing but count the rows."""
+    return len(values) > 2 and values[0].is_integer() and bool((np.diff(values) == np.diff(rows)).all())
