@@ -461,12 +461,11 @@ def _edges(
     bound = np.finfo(np.float64).max / 16  # differences of what lies within are finite
     low, high = np.clip([scores.min(), scores.max()], -bound, bound)
     # A single outlier among few rows is a tail too, hence the next score inside instead of a value between.
-    tails = (
-        np.quantile(scores, _TAIL, method="higher"),
-        np.quantile(scores, 1 - _TAIL, method="lower"),
-    )
-    if tails[1] > tails[0] and high - low > 1.5 * (tails[1] - tails[0]):
-        low, high = np.clip(tails, -bound, bound)
+    first = np.quantile(scores, _TAIL, method="higher")
+    last = np.quantile(scores, 1 - _TAIL, method="lower")
+    first, last = np.clip([first, last], -bound, bound)
+    if last > first and high - low > 1.5 * (last - first):
+        low, high = first, last
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-90):  # all the same
         margin = max(0.5, 0.05 * abs(low))
         low, high = low - margin, high + margin
@@ -503,8 +502,7 @@ def _fading(color: Any) -> Colormap:
     rgb = to_rgb(color)
     # 32 levels: a color bar of more than 50 would become an embedded picture in SVG.
     colormap = LinearSegmentedColormap.from_list("confusion", [(*rgb, 0.0), (*rgb, 0.85)], N=32)
-    colormap.set_bad((*to_rgb(rcParams["text.color"]), 0.07))
-    return colormap
+    return colormap.with_extremes(bad=(*to_rgb(rcParams["text.color"]), 0.07))
 
 
 def _percent(value: float) -> str:
