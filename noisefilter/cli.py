@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from noisefilter import __version__
+
 if TYPE_CHECKING:
     import typer
 
@@ -15,6 +17,8 @@ __all__ = ["main"]
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 when all went well, 2 for bad input, 130 for Ctrl-C.
+
+    An audit exits 1 if the noise rate is above ``--fail-above``; a fault of ours exits 3.
 
     Parameters
     ----------
@@ -34,20 +38,33 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    app(args=args, prog_name="noisefilter")
+    app(args=args, prog_name="noisefilter", obj=list(sys.argv[1:] if args is None else args))
 
 
 def build_app() -> typer.Typer:
     """Return the application; importing what it is made of takes a moment."""
     import typer
 
+    from noisefilter.audit.apply import apply
     from noisefilter.audit.command import audit
+    from noisefilter.audit.plant import noise
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-    app.callback()(_about)  # with a callback, one command alone keeps its name
-    app.command()(audit)
+    about = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version.")
+
+    def noisefilter(version: bool = about) -> None:
+        """Find wrong labels in a data set, look at them, and write the corrected data.
+
+        Example: noisefilter audit photos/ --out audit/
+        """
+
+    app.callback()(noisefilter)
+    for command in (audit, apply, noise):
+        app.command()(command)
     return app
 
 
-def _about() -> None:
-    """Find wrong labels in a data set."""
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"noisefilter {__version__}")
+        raise SystemExit

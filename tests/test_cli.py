@@ -70,6 +70,21 @@ def scorer(monkeypatch):
     return stand_in
 
 
+@pytest.fixture(autouse=True)
+def pages(monkeypatch):
+    """Stand-in for the page, which takes its time and has tests of its own; returns what it was given."""
+    written = []
+
+    def write_report(folder, report):
+        written.append(report)
+        (folder / "report.html").write_text("the page")
+
+    module = types.ModuleType("noisefilter.audit.report")
+    module.Report, module.write_report = types.SimpleNamespace, write_report
+    monkeypatch.setitem(sys.modules, "noisefilter.audit.report", module)
+    return written
+
+
 @pytest.fixture
 def run(capsys):
     """Run the command line; return its exit code, what it printed and what it complained about."""
@@ -94,6 +109,10 @@ def photos(tmp_path):
         pixels = rng.integers(120 * bright, 120 * bright + 100, (20 + row, 40, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{row:02}.png")
     return tmp_path / "photos"
+
+
+FILES = ["audit.json", "clean_mask.npy", "report.html", "verdict.csv", "verdict.parquet"]
+IN_A = ["a", *(f"a/{name}" for name in FILES)]
 
 
 def table(out):
@@ -130,7 +149,8 @@ def test_digits_say_how_right_the_verdict_was(run, tmp_path, scorer):
     pairs = np.mean(verdict.scores[~wrong][:, None] > verdict.scores[wrong][None])
     assert float(fact(out, "AUC")) == pytest.approx(pairs, abs=1e-3)
     assert float(fact(out, "seconds")) < 60
-    assert fact(out, "written").startswith("audit.json, clean_mask.npy, verdict.csv in")
+    assert fact(out, "written").startswith(", ".join(FILES) + " in")
+    assert out.split()[-2:] == ["report", str(tmp_path / "a" / "report.html")]
 
 
 def test_files_agree_with_the_verdict(run, tmp_path, scorer):
@@ -153,6 +173,7 @@ def test_files_agree_with_the_verdict(run, tmp_path, scorer):
         "estimated_noise_rate": 0.125,
     }
     assert marker["method"] == "centroids"
+    assert marker["files"] == FILES[1:]
     assert marker["random_state"] == 0
     assert "symmetric noise 0.2" in marker["source"]
 
@@ -226,14 +247,14 @@ def test_noise_can_be_chosen_and_turned_off(run, tmp_path, scorer):
 
 def test_quiet_prints_nothing(run, tmp_path, photos):
     assert run("audit", photos, "--out", tmp_path / "a", "--quiet") == (0, "", "")
-    assert tree(tmp_path / "a") == ["audit.json", "clean_mask.npy", "verdict.csv"]
+    assert tree(tmp_path / "a") == FILES
 
 
 def test_an_earlier_audit_is_replaced(run, tmp_path, photos):
     run("audit", "digits", "--out", tmp_path / "a", "--quiet")
     run("audit", photos, "--out", tmp_path / "a", "--quiet")
     assert len(table(tmp_path / "a")) == 40
-    assert tree(tmp_path / "a") == ["audit.json", "clean_mask.npy", "verdict.csv"]
+    assert tree(tmp_path / "a") == FILES
     assert {path.name for path in tmp_path.iterdir()} == {"a", "photos"}
 
 
@@ -300,8 +321,8 @@ def test_many_classes_are_cut_to_the_worst(run, tmp_path):
             ["empty"],
             "'empty' must hold one sub-folder of images per class, at least two, got an empty folder.",
         ),
-        (["digits", "--image-size", "64"], "image_size must be left out for the source 'digits', got 64."),
-        (["digits", "--skip-unreadable"], "skip_unreadable must be left out"),
+        (["digits", "--image-size", "64"], "--image-size must be left out for the source 'digits', got 64."),
+        (["digits", "--skip-unreadable"], "--skip-unreadable must be left out"),
         (["digits", "--noise", "1.5"], "rate must be in [0, 1), got 1.5."),
         (["digits", "--noise-kind", "strange"], "kind must be"),
         (["photos", "--noise", "0.1"], "--noise must be left out for a source other than digits, got 0.1."),
@@ -338,7 +359,7 @@ def test_bad_input_is_one_sentence(run, tmp_path, photos, monkeypatch, scorer, a
         ),
         (OSError(28, "No space left on device", "a\x1bb"), 2, "'a\\x1bb': No space left on device.\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
-        (ZeroDivisionError("oops"), 1, "Unexpected ZeroDivisionError: oops (--debug shows where)\n"),
+        (ZeroDivisionError("oops"), 3, "Unexpected ZeroDivisionError: oops (--debug shows where)\n"),
     ],
 )
 def test_an_error_in_the_training_leaves_nothing(run, tmp_path, scorer, error, code, sentence):
@@ -365,7 +386,7 @@ def test_an_error_in_the_writing_leaves_nothing(run, tmp_path, monkeypatch):
     monkeypatch.setattr(np, "save", full)
     code, _, err = run("audit", "digits", "--out", tmp_path / "a", "--random-state", 1, "--quiet")
     assert (code, err) == (2, "No space left on device.\n")
-    assert tree(tmp_path) == ["a", "a/audit.json", "a/clean_mask.npy", "a/verdict.csv"]
+    assert tree(tmp_path) == IN_A
     assert (tmp_path / "a" / "verdict.csv").read_bytes() == before
 
 
@@ -423,7 +444,7 @@ def test_a_short_audit_of_digits_in_a_process(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=CHILD)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert tree(tmp_path) == ["a", "a/audit.json", "a/clean_mask.npy", "a/verdict.csv"]
+    assert tree(tmp_path) == IN_A
     assert float(fact(done.stdout, "AUC")) > 0.9
     assert len(table(tmp_path / "a")) == 1797
 

@@ -2,114 +2,245 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
 import time
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
+from noisefilter import __version__
+from noisefilter.audit import options as opt
+from noisefilter.audit.copies import check_apart, check_copy, whole, write_list
+from noisefilter.audit.decisions import Decision, decided, read_decisions, tally
 from noisefilter.audit.tables import check_output, output_folder, summarize, write_verdict
-from noisefilter.audit.terminal import one_sentence, show
-from noisefilter.datasets import Source, load
+from noisefilter.audit.terminal import complain, one_sentence, show
+from noisefilter.audit.truth import read_truth
+from noisefilter.datasets import Source, Store
 from noisefilter.errors import InputError, ParameterError
-from noisefilter.noise import plant_noise
-from noisefilter.verdict import Verdict
+from noisefilter.verdict import CLEAN, Verdict
 
-SOURCES = (
-    "digits, an .npz file, a folder with one sub-folder of images per class, or torchvision's CIFAR folder."
-)
-DIGITS_NOISE, DIGITS_KIND = 0.2, "symmetric"
+_RUN, _RESULT = "How to judge", "What to do with the result"
+Out = Annotated[Path, typer.Option(help="Folder for the results: new, empty, or an earlier audit.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", rich_help_panel=_RUN)]
+Decisions = Annotated[
+    Path | None,
+    typer.Option(
+        help="Decisions saved from the page of an earlier audit: start from them.", rich_help_panel=_RUN
+    ),
+]
+Truth = Annotated[
+    Path | None,
+    typer.Option(
+        help="The right labels, to say how right the verdict is: .csv with the column label (and file, for a "
+        "folder), or .npy.",
+        rich_help_panel=_RESULT,
+    ),
+]
+WriteClean = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where to write the rows judged clean: a file like the source, or for a folder the list of "
+        "kept files, .csv.",
+        rich_help_panel=_RESULT,
+    ),
+]
+FailAbove = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATE",
+        help="Exit 1 if the estimated noise rate is higher; in [0, 1].",
+        rich_help_panel=_RESULT,
+    ),
+]
+Thumbnails = Annotated[
+    int, typer.Option(min=0, help="So many suspicious rows get a picture.", rich_help_panel=_RESULT)
+]
+Verbose = Annotated[bool, typer.Option("--verbose/--quiet", help="Progress and summary, or nothing.")]
 
 
 def audit(
-    source: Annotated[str, typer.Argument(help=SOURCES)],
-    out: Annotated[Path, typer.Option(help="Folder for the results: new, empty, or an earlier audit.")],
-    image_size: Annotated[
-        int | None, typer.Option(min=8, help="Side of the images of a folder, in pixels (default 32).")
-    ] = None,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Go on without images that cannot be read.")
-    ] = False,
-    channels: Annotated[
-        str | None, typer.Option(help="Where images of an .npz file have their channels: first or last.")
-    ] = None,
-    x_key: Annotated[str | None, typer.Option(help="Name of the rows in an .npz file (default X).")] = None,
-    y_key: Annotated[str | None, typer.Option(help="Name of the labels in an .npz file (default y).")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training.")] = None,
-    random_state: Annotated[int, typer.Option(min=0, help="Seed; the same seed gives the same verdict.")] = 0,
-    noise: Annotated[
-        float | None,
-        typer.Option(help=f"digits only: rate of planted noise (default {DIGITS_NOISE}, 0: none)."),
-    ] = None,
-    noise_kind: Annotated[
-        str | None, typer.Option(help=f"digits only: kind of planted noise (default {DIGITS_KIND}).")
-    ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose/--quiet", help="Progress and summary, or nothing.")
-    ] = True,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    context: typer.Context,
+    source: opt.SourceName,
+    out: Out,
+    label: opt.Label = None,
+    categorical: opt.Categorical = None,
+    drop: opt.Drop = None,
+    missing: opt.Missing = None,
+    split: opt.Split = None,
+    image: opt.Image = None,
+    root: opt.Root = None,
+    x_key: opt.XKey = None,
+    y_key: opt.YKey = None,
+    features: opt.Features = None,
+    image_size: opt.ImageSize = None,
+    backbone: opt.Backbone = None,
+    skip_unreadable: opt.SkipUnreadable = False,
+    channels: opt.Channels = None,
+    epochs: Epochs = None,
+    random_state: opt.RandomState = 0,
+    decisions: Decisions = None,
+    truth: Truth = None,
+    write_clean: WriteClean = None,
+    fail_above: FailAbove = None,
+    thumbnails: Thumbnails = 2000,
+    noise: opt.DigitsNoise = None,
+    noise_kind: opt.DigitsKind = None,
+    verbose: Verbose = True,
+    debug: opt.Debug = False,
 ) -> None:
-    """Find the labels that look wrong, and write verdict.csv and clean_mask.npy.
+    """Find the labels that look wrong; write a report page, tables and a mask.
 
     Example: noisefilter audit photos/ --out audit/
+
+    Example: noisefilter audit people.csv --label income --out audit/ --write-clean clean.csv
     """
-    with one_sentence(debug):
+    with one_sentence(context):
         started = time.perf_counter()
-        _check_apart(source, check_output(out))
-        options = {"image_size": image_size, "x_key": x_key, "y_key": y_key}
-        options = {name: value for name, value in options.items() if value is not None}
-        if skip_unreadable:
-            options["skip_unreadable"] = True
-        loaded = load(source, verbose=verbose, **options)
-        data = _planted(loaded, source, noise, noise_kind, random_state)
-        verdict = _judged(data, channels, epochs, random_state, verbose)
-        with output_folder(out, _about(data, verdict, random_state)) as folder:
-            write_verdict(folder, verdict, data.names)
+        typed = opt.given(
+            label=label, categorical=categorical, drop=drop, missing=missing, split=split, image=image,
+            root=root, x_key=x_key, y_key=y_key, features=features, image_size=image_size, backbone=backbone,
+            skip_unreadable=skip_unreadable,
+        )  # fmt: skip
+        run = Run(source, out, random_state, epochs, channels, thumbnails, verbose, context.obj or ())
+        _check_cheap(run, write_clean, fail_above)
+        store, reading = opt.opened(source, typed)
+        store = opt.planted(store, source, noise, noise_kind, random_state)
+        clean = [] if write_clean is None else [_check_clean(write_clean, store, run)]
+        earlier = [] if decisions is None else read_decisions(decisions, store)
+        known = store.truth if truth is None else read_truth(truth, store)
+        data = _prepared(opt.loaded(store, reading, verbose), store, earlier, known)
+        verdict = _judged(data, run, earlier)
+        _write(run, data, verdict, earlier, clean, started)
         if verbose:
-            show(data, verdict, time.perf_counter() - started, written=out)
+            seconds = time.perf_counter() - started
+            show(data, verdict, seconds, [out, *clean], tally(earlier) if earlier else "")
+        _compare(verdict.estimated_noise_rate, fail_above)
 
 
-def _check_apart(source: str, out: Path) -> None:
-    """Refuse an output inside the source, where the next audit would take it for a class."""
-    folder = Path(source).resolve()
-    if source != "digits" and folder.is_dir() and out.is_relative_to(folder):
-        raise InputError(f"The output must be outside the source folder, got {str(out)!r}.")
+@dataclass(frozen=True)
+class Run:
+    """What was typed, as far as it does not say how to read the source."""
+
+    source: str
+    out: Path
+    random_state: int
+    epochs: int | None
+    channels: str | None
+    thumbnails: int
+    verbose: bool
+    words: Sequence[str]  # the command line
 
 
-def _planted(data: Source, source: str, rate: float | None, kind: str | None, random_state: int) -> Source:
-    if source != "digits":
-        for option, value in (("--noise", rate), ("--noise-kind", kind)):
-            if value:
-                raise ParameterError(
-                    f"{option} must be left out for a source other than digits, got {value}."
-                )
+def _check_cheap(run: Run, write_clean: Path | None, fail_above: float | None) -> None:
+    """Refuse what can be seen to be wrong before the source is opened."""
+    opt.check_extra()
+    folder = check_output(run.out)
+    if run.source != "digits":
+        check_apart(run.source, folder)
+    if write_clean is not None and write_clean.resolve().is_relative_to(folder):
+        raise InputError(f"write_clean must be outside the output folder, got {str(write_clean)!r}.")
+    if fail_above is not None and not 0 <= fail_above <= 1:
+        raise ParameterError(f"fail_above must be in [0, 1], got {fail_above}.")
+
+
+def _check_clean(path: Path, store: Store, run: Run) -> Path:
+    """Check where the clean rows go; those of a folder are listed, not copied."""
+    suffixes = store.suffixes if store.names is None else (".csv",)
+    return check_copy(path, "write_clean", suffixes, run.source)
+
+
+def _prepared(data: Source, store: Store, earlier: Sequence[Decision], truth: NDArray[Any] | None) -> Source:
+    """Put the decisions into the rows, and the truth beside them."""
+    rows = opt.rows_of(data)
+    if truth is not None:
+        data = replace(data, truth=truth[rows])
+    if not earlier:
         return data
-    rate, kind = DIGITS_NOISE if rate is None else rate, kind or DIGITS_KIND
-    y, info = plant_noise(data.y, kind, rate, random_state=random_state, X=data.X)
-    planted = f"{info.mask.sum():,} labels made wrong on purpose ({kind} noise {rate})"
-    return replace(data, y=y, description=f"{data.description}; {planted}")
+    labels, kept = decided(store.labels, earlier)
+    data = replace(data, y=labels[rows].astype(data.y.dtype, copy=False)).take(kept[rows])
+    if len(np.unique(data.y)) < 2:
+        raise InputError("The decisions must leave rows of two classes at least, got fewer.")
+    return data
 
 
-def _judged(
-    data: Source, channels: str | None, epochs: int | None, random_state: int, verbose: bool
-) -> Verdict:
+def _judged(data: Source, run: Run, earlier: Sequence[Decision]) -> Verdict:
     from noisefilter.filters.inn import INNScorer  # torch takes seconds to import: bad input is told before
 
-    settings: dict[str, Any] = {"max_epochs": epochs, "channels": channels}
+    settings: dict[str, Any] = {"max_epochs": run.epochs, "channels": run.channels}
     settings = {name: value for name, value in settings.items() if value is not None}
-    scorer = INNScorer(random_state=random_state, verbose=int(verbose), **settings)
+    scorer = INNScorer(random_state=run.random_state, verbose=int(run.verbose), **settings)
     verdict: Verdict = scorer.fit(data.X, data.y).verdict_
-    return verdict
+    by_hand = np.isin(opt.rows_of(data), [decision.row for decision in earlier])
+    return replace(verdict, partition=np.where(by_hand, CLEAN, verdict.partition))
 
 
-def _about(data: Source, verdict: Verdict, random_state: int) -> dict[str, Any]:
+def _write(
+    run: Run, data: Source, verdict: Verdict, earlier: Sequence[Decision], clean: list[Path], started: float
+) -> None:
+    from noisefilter.audit.report import Report, write_report  # its libraries take a moment to import
+
+    about = _about(data, verdict, run, earlier)
+    with whole(*clean) as temporary, output_folder(run.out, about) as folder:
+        write_verdict(folder, data, verdict)
+        for path in temporary:
+            _write_clean(path, data, verdict)
+        report = Report(
+            source=data,
+            verdict=verdict,
+            command=shlex.join(["noisefilter", *run.words]),
+            settings=_settings(verdict, run, time.perf_counter() - started),
+            decisions=earlier,
+            thumbnails=run.thumbnails,
+        )
+        write_report(folder, report)
+
+
+def _write_clean(path: Path, data: Source, verdict: Verdict) -> None:
+    if data.names is not None:
+        names = np.array(data.names, dtype=object)[verdict.clean_mask]
+        write_list(path, {"file": names, "label": verdict.labels[verdict.clean_mask]})
+    elif data.store is not None:
+        data.store.write(path, opt.rows_of(data)[verdict.clean_mask], verdict.labels[verdict.clean_mask])
+
+
+def _about(data: Source, verdict: Verdict, run: Run, earlier: Sequence[Decision]) -> dict[str, Any]:
     counts = ("rows", "flagged", "wrong_label", "out_of_distribution", "estimated_noise_rate")
     facts = summarize(verdict)
     return {
         "method": verdict.method,
-        "random_state": random_state,
+        "random_state": run.random_state,
         "source": data.description,
+        "fingerprint": None if data.store is None else data.store.fingerprint,
         "left_out": list(data.left_out),
+        "decisions": len(earlier),
         "counts": {name: facts[name] for name in counts},
     }
+
+
+def _settings(verdict: Verdict, run: Run, seconds: float) -> Mapping[str, str]:
+    """Return how the audit was made, for people."""
+    settings = {
+        "method": verdict.method,
+        "seed": str(run.random_state),
+        "epochs": "" if run.epochs is None else str(run.epochs),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "seconds": f"{seconds:.1f}",
+        "noisefilter": __version__,
+        "Python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "scikit-learn", "numpy")},
+    }
+    return {name: value for name, value in settings.items() if value}
+
+
+def _compare(estimated: float, limit: float | None) -> None:
+    if limit is not None and not estimated <= limit:
+        complain(f"The estimated noise rate must be at most {limit:.1%} (--fail-above), got {estimated:.1%}.")
+        raise typer.Exit(1)

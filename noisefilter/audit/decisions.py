@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter.datasets import Store
+from noisefilter.datasets.source import is_missing
 from noisefilter.errors import InputError
 
-__all__ = ["FORMAT", "MADE_BY", "Action", "Decision", "decided", "read_decisions"]
+__all__ = ["FORMAT", "MADE_BY", "Action", "Decision", "class_of", "decided", "read_decisions", "tally"]
 
 MADE_BY = "noisefilter report"
 FORMAT = 1
@@ -74,7 +75,7 @@ def read_decisions(path: str | os.PathLike[str], store: Store) -> list[Decision]
     entries = content.get("decisions")
     if not isinstance(entries, list):
         raise InputError(f"The decisions in {name} must be a list, got {type(entries).__name__}.")
-    known = {str(label) for label in np.unique(store.labels)}
+    known = set(class_of(store.labels))
     decisions = [_decision(entry, store, known, f"Decision {i} in {name}") for i, entry in enumerate(entries)]
     for row, n in Counter(decision.row for decision in decisions).items():
         if n > 1:
@@ -141,6 +142,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def class_of(labels: NDArray[Any]) -> dict[str, Any]:
+    """Return the classes among some labels by their texts, in the order of the texts."""
+    return dict(sorted({str(label): label for label in labels if not is_missing(label)}.items()))
+
+
 def decided(labels: NDArray[Any], decisions: Sequence[Decision]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the labels after the decisions, and which rows stay.
 
@@ -164,11 +170,25 @@ def decided(labels: NDArray[Any], decisions: Sequence[Decision]) -> tuple[NDArra
     >>> decided(np.array(["dog", "cat", "cat"]), [wrong])
     (array(['dog', 'dog', 'cat'], dtype='<U3'), array([ True,  True,  True]))
     """
-    class_of = {str(label): label for label in np.unique(labels)}
+    classes = class_of(labels)
     labels, kept = labels.copy(), np.ones(len(labels), dtype=bool)
     for decision in decisions:
         if decision.label is None:
             kept[decision.row] = False
         else:
-            labels[decision.row] = class_of[decision.label]
+            labels[decision.row] = classes[decision.label]
     return labels, kept
+
+
+def tally(decisions: Sequence[Decision]) -> str:
+    """Say how many rows were decided about, and how.
+
+    Examples
+    --------
+    >>> tally([Decision(0, None, "cat", "remove", None), Decision(1, None, "cat", "keep", "cat")])
+    '2 rows: 0 relabelled, 1 removed, 1 kept'
+    """
+    removed = sum(decision.label is None for decision in decisions)
+    kept = sum(decision.label == decision.given for decision in decisions)
+    changed = len(decisions) - removed - kept
+    return f"{len(decisions):,} rows: {changed:,} relabelled, {removed:,} removed, {kept:,} kept"

@@ -8,22 +8,26 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noisefilter import __version__
+from noisefilter.datasets import Source, Store
 from noisefilter.errors import InputError
-from noisefilter.verdict import PARTITION_NAMES, Verdict
+from noisefilter.verdict import CLEAN, OOD_NOISE, PARTITION_NAMES, Verdict
 
-__all__ = ["check_output", "output_folder", "summarize", "write_verdict"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["check_output", "escaped", "output_folder", "read_flagged", "summarize", "write_verdict"]
 
 MARKER = "audit.json"
 MADE_BY = "noisefilter audit"
-COLUMNS = ("row", "file", "given_label", "score", "verdict", "suggested_label")
 
 
 def check_output(out: str | os.PathLike[str]) -> Path:
@@ -129,38 +133,121 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_verdict(folder: Path, verdict: Verdict, names: list[str] | None = None) -> None:
-    r"""Write ``verdict.csv`` and ``clean_mask.npy``, both in row order.
+def write_verdict(folder: Path, source: Source, verdict: Verdict) -> None:
+    r"""Write ``verdict.csv``, ``verdict.parquet`` and ``clean_mask.npy``, all in row order.
 
-    The table is UTF-8 with the columns row (from 0), file, given_label, score, verdict (clean, wrong label,
-    out of distribution) and suggested_label. Names with quotes, commas or line breaks are quoted as CSV has
-    it. Two things are not written as they are: bytes in a file name that are no UTF-8 become ``\udcXX``, and
-    a text that a spreadsheet would run as a formula is defused, ``./`` before a file, ``'`` before a label.
+    The tables have the columns row (its number in the store, from 0), file, given_label, score, verdict
+    (clean, wrong label, out of distribution) and suggested_label; then clean_proba if the verdict has it, and
+    truth where it is known. Bytes in a file name that are no UTF-8 become ``\udcXX``. The CSV file is UTF-8;
+    names with quotes, commas or line breaks are quoted as CSV has it, and a text that a spreadsheet would run
+    as a formula is defused, ``./`` before a file, ``'`` before a label. The parquet file keeps the types.
+
+    The mask has one entry for each row of the store; rows that were not judged are not clean.
 
     Parameters
     ----------
     folder : Path
         Where to write.
+    source : Source
+        What was judged.
     verdict : Verdict
-        The judgement.
-    names : list of n str, optional
-        The files; without them that column is empty.
+        The judgement of its rows, in their order.
     """
-    rows = zip(
-        range(len(verdict)),
-        [_defused(name, "./") for name in names] if names is not None else [""] * len(verdict),
-        [_defused(str(label), "'") for label in verdict.labels],
-        verdict.scores.tolist(),
-        [PARTITION_NAMES[part] for part in verdict.partition],
-        [_defused(str(label), "'") for label in verdict.suggested_labels],
-        strict=True,
-    )
+    frame = _frame(source, verdict)
+    frame.to_parquet(folder / "verdict.parquet", index=False, engine="pyarrow")
     path = folder / "verdict.csv"
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(COLUMNS)
-        table.writerows(rows)
-    np.save(folder / "clean_mask.npy", verdict.clean_mask)
+        table.writerow(frame.columns)
+        table.writerows(zip(*(_cells(frame, name) for name in frame.columns), strict=True))
+    rows = np.arange(len(source)) if source.rows is None else source.rows
+    mask = np.zeros(len(source) if source.store is None else len(source.store), dtype=bool)
+    mask[rows[verdict.clean_mask]] = True
+    np.save(folder / "clean_mask.npy", mask)
+
+
+def _frame(source: Source, verdict: Verdict) -> pd.DataFrame:
+    import pandas as pd
+
+    names: Sequence[str | None] = [None] * len(source) if source.names is None else source.names
+    columns: dict[str, Any] = {
+        "row": source.rows,
+        "file": pd.array([name and escaped(name) for name in names], dtype="string"),
+        "given_label": _typed(verdict.labels),
+        "score": verdict.scores,
+        "verdict": np.array(PARTITION_NAMES)[verdict.partition],
+        "suggested_label": _typed(verdict.suggested_labels),
+    }
+    if verdict.clean_proba is not None:
+        columns["clean_proba"] = verdict.clean_proba
+    if source.truth is not None:
+        columns["truth"] = _typed(source.truth)
+    return pd.DataFrame(columns)
+
+
+def _typed(labels: NDArray[Any]) -> Any:
+    """Numbers as they are, all else as text that any program can read."""
+    return labels if labels.dtype.kind in "biuf" else [escaped(str(label)) for label in labels]
+
+
+def escaped(text: str) -> str:
+    """Spell out what UTF-8 cannot write, as bytes of a file name that are none."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _cells(frame: pd.DataFrame, name: str) -> list[Any]:
+    """Return a column as it stands in the CSV file."""
+    values = frame[name].tolist()
+    if name == "file":
+        return [_defused(value, "./") if isinstance(value, str) else "" for value in values]
+    if name in ("given_label", "suggested_label", "truth"):
+        return [_defused(str(value), "'") for value in values]
+    return values
+
+
+def read_flagged(out: str | os.PathLike[str], store: Store) -> dict[int, str | None]:
+    """Return the rows that an earlier audit of the same data set judged wrong.
+
+    Parameters
+    ----------
+    out : str or path
+        The output folder of the audit.
+    store : Store
+        The data set.
+
+    Returns
+    -------
+    dict
+        Row number in the store -> suggested label as text (see `escaped`), None out of distribution.
+
+    Raises
+    ------
+    InputError
+        If there is no audit, it was one of other data, or its verdict cannot be read.
+    """
+    import pandas as pd
+
+    folder = Path(out)
+    if not _own_files(folder):
+        raise InputError(f"audit must be the output folder of an audit, got {str(folder)!r}.")
+    marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    if marker.get("fingerprint") != store.fingerprint:
+        raise InputError(
+            f"The audit in {str(folder)!r} must be of this data set, got one of {marker.get('source')!r}."
+        )
+    path = folder / "verdict.parquet"
+    try:
+        frame = pd.read_parquet(path, columns=["row", "verdict", "suggested_label"], engine="pyarrow")
+        flagged = frame[frame["verdict"] != PARTITION_NAMES[CLEAN]]
+        outside = (flagged["verdict"] == PARTITION_NAMES[OOD_NOISE]).tolist()
+        suggested = [str(label) for label in flagged["suggested_label"].tolist()]
+        rows = [int(row) for row in flagged["row"]]
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these kinds
+        raise InputError(f"{str(path)!r} must be the table of an audit, got an error: {error}.") from error
+    if any(not 0 <= row < len(store) for row in rows):
+        raise InputError(f"{str(path)!r} must be about the {len(store)} rows of the data set, got others.")
+    labels = [None if out else label for out, label in zip(outside, suggested, strict=True)]
+    return dict(zip(rows, labels, strict=True))
 
 
 def _defused(text: str, prefix: str) -> str:

@@ -3,15 +3,21 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from noisefilter import __version__
 from noisefilter.audit.tables import check_output, output_folder, summarize, write_verdict
+from noisefilter.datasets import Source
+from noisefilter.datasets.arrays import ArrayStore
 from noisefilter.errors import InputError
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Verdict
+
+COLUMNS = ["row", "file", "given_label", "score", "verdict", "suggested_label"]
 
 
 def verdict_of(labels=("a", "b", "a", "b"), partition=(CLEAN, ID_NOISE, OOD_NOISE, ID_NOISE)):
@@ -26,9 +32,19 @@ def verdict_of(labels=("a", "b", "a", "b"), partition=(CLEAN, ID_NOISE, OOD_NOIS
     )
 
 
+def source_of(verdict, names=None, **fields):
+    """Return rows that such a verdict could be about."""
+    X = np.zeros((len(verdict), 2))
+    return Source(X, verdict.labels, names, "table", "made for a test", **fields)
+
+
 def read(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file))
+
+
+def put(folder, verdict, names=None, **fields):
+    write_verdict(folder, source_of(verdict, names, **fields), verdict)
 
 
 def write(out, **files):
@@ -42,7 +58,7 @@ def tree(root):
 
 
 def test_the_table_has_every_row_in_order(tmp_path):
-    write_verdict(tmp_path, verdict_of(), ["x/1.png", "x/2.png", "y/3.png", "y/4.png"])
+    put(tmp_path, verdict_of(), ["x/1.png", "x/2.png", "y/3.png", "y/4.png"])
     assert read(tmp_path / "verdict.csv") == [
         ["row", "file", "given_label", "score", "verdict", "suggested_label"],
         ["0", "x/1.png", "a", "0.4", "clean", "a"],
@@ -56,7 +72,7 @@ def test_the_table_has_every_row_in_order(tmp_path):
 
 
 def test_without_names_the_file_is_empty(tmp_path):
-    write_verdict(tmp_path, verdict_of(labels=[-1, 1, -1, 1]))
+    put(tmp_path, verdict_of(labels=[-1, 1, -1, 1]))
     assert [row[1:3] for row in read(tmp_path / "verdict.csv")[1:]] == [["", "-1"], ["", "1"]] * 2
 
 
@@ -64,24 +80,59 @@ def test_without_names_the_file_is_empty(tmp_path):
     "name", ['q"uote.png', "comma,;.png", "new\nline.png", "re\rturn.png", "ü中\u202e.png", "  s.png"]
 )
 def test_hostile_names_survive_the_table(tmp_path, name):
-    write_verdict(tmp_path, verdict_of(), [name] * 4)
+    put(tmp_path, verdict_of(), [name] * 4)
     assert [row[1] for row in read(tmp_path / "verdict.csv")[1:]] == [name] * 4
 
 
 def test_names_that_are_no_utf8_are_spelled_out(tmp_path):
-    write_verdict(tmp_path, verdict_of(), [os.fsdecode(b"a/\xff.png")] * 4)
+    put(tmp_path, verdict_of(), [os.fsdecode(b"a/\xff.png")] * 4)
     assert read(tmp_path / "verdict.csv")[1][1] == r"a/\udcff.png"
 
 
 def test_formulas_are_defused_and_numbers_are_not(tmp_path):
     labels = ["=1+1", "-1", "@cmd", "-1"]
-    write_verdict(
-        tmp_path, verdict_of(labels, (CLEAN,) * 4), ["=a/1.png", "+b/2.png", "-c/3.png", "d/=4.png"]
-    )
+    put(tmp_path, verdict_of(labels, (CLEAN,) * 4), ["=a/1.png", "+b/2.png", "-c/3.png", "d/=4.png"])
     rows = read(tmp_path / "verdict.csv")[1:]
     assert [row[1] for row in rows] == ["./=a/1.png", "./+b/2.png", "./-c/3.png", "d/=4.png"]
     assert [row[2] for row in rows] == ["'=1+1", "-1", "'@cmd", "-1"]
     assert [row[5] for row in rows] == ["'=1+1", "-1", "'@cmd", "-1"]
+
+
+def test_rows_are_numbered_as_in_the_store(tmp_path):
+    store = ArrayStore(np.zeros((7, 2)), np.array(list("ababxab")), "seven rows")
+    put(tmp_path, verdict_of(), rows=np.array([1, 2, 5, 6]), store=store)
+    assert [row[0] for row in read(tmp_path / "verdict.csv")[1:]] == ["1", "2", "5", "6"]
+    assert pd.read_parquet(tmp_path / "verdict.parquet")["row"].tolist() == [1, 2, 5, 6]
+    assert np.load(tmp_path / "clean_mask.npy").tolist() == [False, True, False, False, False, False, False]
+
+
+def test_both_tables_say_the_same_and_parquet_keeps_types(tmp_path):
+    verdict = replace(verdict_of(labels=[-1, 1, -1, 1]), clean_proba=np.array([0.9, 0.1, 0.2, 1 / 3]))
+    put(tmp_path, verdict, truth=np.array([-1, -1, -1, 1]))
+    frame = pd.read_parquet(tmp_path / "verdict.parquet")
+    header, *rows = read(tmp_path / "verdict.csv")
+    assert header == [*COLUMNS, "clean_proba", "truth"] == frame.columns.tolist()
+    assert frame["file"].isna().all()
+    for name in ("given_label", "suggested_label", "truth", "row"):
+        assert frame[name].dtype == np.int64
+        assert [int(row[header.index(name)]) for row in rows] == frame[name].tolist()
+    for name, values in (("score", verdict.scores), ("clean_proba", verdict.clean_proba)):
+        assert frame[name].tolist() == values.tolist() == [float(row[header.index(name)]) for row in rows]
+    assert frame["verdict"].tolist() == [row[header.index("verdict")] for row in rows]
+
+
+def test_parquet_holds_names_as_they_are_but_for_bytes_that_are_no_text(tmp_path):
+    labels = [os.fsdecode(b"\xff"), "=1+1", os.fsdecode(b"\xff"), "=1+1"]
+    put(tmp_path, verdict_of(labels), ["=a/1.png", os.fsdecode(b"\xff/2.png"), "'", "\n"])
+    frame = pd.read_parquet(tmp_path / "verdict.parquet")
+    assert frame["file"].tolist() == ["=a/1.png", r"\udcff/2.png", "'", "\n"]
+    assert frame["given_label"].tolist() == [r"\udcff", "=1+1"] * 2
+
+
+def test_truth_of_mixed_kinds_is_written_as_text(tmp_path):
+    put(tmp_path, verdict_of(labels=[-1, 1, -1, 1]), truth=np.array([-1, 1, "else", 1], dtype=object))
+    assert [row[-1] for row in read(tmp_path / "verdict.csv")[1:]] == ["-1", "1", "else", "1"]
+    assert pd.read_parquet(tmp_path / "verdict.parquet")["truth"].tolist() == ["-1", "1", "else", "1"]
 
 
 def test_the_folder_says_what_made_it(tmp_path):
