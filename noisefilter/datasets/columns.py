@@ -17,10 +17,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from noisefilter.datasets.source import listed
 from noisefilter.errors import InputError
 
-__all__ = ["MISSING", "Prepared", "as_names", "check_columns", "numeric", "quoted"]
+__all__ = ["MISSING", "Prepared", "as_names", "check_columns", "named", "numeric"]
 
 # What pandas.read_csv takes for missing.
 _NA = "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
@@ -29,6 +28,7 @@ _ONE_HOT = 50  # categories at most; more are numbered
 _LARGEST = 1e100  # whose square is still finite, as scaling needs it
 _NESTED = (list, tuple, set, dict, bytes, bytearray, np.ndarray)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_NAMED = 30
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -143,12 +143,16 @@ def check_columns(option: str, names: Sequence[str], columns: Sequence[str], tab
     """Raise InputError for the first of ``names`` that no column has, and list the columns."""
     for name in names:
         if name not in columns:
-            raise InputError(
-                f"{option} must name columns of {table}, got {name!r}; it has {listed(columns)}."
-            )
+            raise InputError(f"{option} must name columns of {table}, got {name!r}; it has {named(columns)}.")
 
 
-def quoted(text: str) -> str:
+def named(columns: Sequence[str]) -> str:
+    """Name columns, so many that a person finds the one that was meant."""
+    more = f" and {len(columns) - _NAMED:,} more" if len(columns) > _NAMED else ""
+    return ", ".join(map(repr, columns[:_NAMED])) + more
+
+
+def _quoted(text: str) -> str:
     """Return a text as a shell takes it, or a word that stands for it where it is long."""
     if len(text) > 40:
         return "TEXT"
@@ -264,8 +268,9 @@ class _Reader:
         shown = text if len(text) <= 40 else f"{text[:40]}…"
         raise InputError(
             f"column {name!r} of {self.table} must hold numbers or categories, got {n_numbers:,} numbers and "
-            f"{n_texts:,} texts such as {shown!r} ({self._where(first)}). --missing {quoted(text)} treats it "
-            f"as missing, --categorical {quoted(name)} as categories, --drop {quoted(name)} leaves it out."
+            f"{n_texts:,} texts such as {shown!r} ({self._where(first)}). --missing {_quoted(text)} treats "
+            f"it as missing, --categorical {_quoted(name)} as categories, --drop {_quoted(name)} leaves it "
+            "out."
         )
 
     def _where(self, position: int) -> str:
@@ -280,7 +285,7 @@ class _Reader:
             raise InputError(
                 f"column {name!r} of {self.table} must hold finite numbers, got {values[first]:g} "
                 f"({self._where(first)}). --missing {values[first]:g} treats it as missing, --drop "
-                f"{quoted(name)} leaves the column out."
+                f"{_quoted(name)} leaves the column out."
             )
         if not len(known):
             return self.left_out(name, "every cell is missing")
