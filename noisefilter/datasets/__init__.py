@@ -1,4 +1,4 @@
-"""Where rows and labels come from: digits, ``.npz`` files, folders of photos, torchvision's CIFAR.
+"""Where rows and labels come from: arrays, tables, folders of photos, data sets by name.
 
 `load` looks at what it is given and returns a `Source`, rows ready to be judged; `open_store` returns a
 `Store`, which knows the labels, shows rows as people see them and writes changed copies.
@@ -12,12 +12,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from noisefilter.datasets.arrays import load_cifar, load_digits, load_npz, open_cifar, open_digits, open_npz
+import numpy as np
+
+from noisefilter.datasets.arrays import (
+    load_cifar,
+    load_digits,
+    load_npz,
+    open_cifar,
+    open_digits,
+    open_named_cifar,
+    open_npz,
+    read_features,
+)
 from noisefilter.datasets.folders import FolderStore, load_image_folder
+from noisefilter.datasets.huggingface import HubStore, is_saved_dataset
 from noisefilter.datasets.source import Source, Store
 from noisefilter.errors import InputError, ParameterError
 
 __all__ = [
+    "FolderStore",
+    "HubStore",
     "Source",
     "Store",
     "load",
@@ -29,34 +43,68 @@ __all__ = [
 ]
 
 
-def load(source: str | os.PathLike[str], *, verbose: bool = False, **options: Any) -> Source:
+def load(
+    source: str | os.PathLike[str],
+    *,
+    features: str | os.PathLike[str] | None = None,
+    verbose: bool = False,
+    **options: Any,
+) -> Source:
     """Load whatever ``source`` names.
 
     Parameters
     ----------
     source : str or path
-        ``"digits"``; the path of a ``.npz`` file; a folder with one sub-folder of images per class; or the
-        folder in which torchvision keeps CIFAR-10 or CIFAR-100.
+        ``"digits"``; ``"cifar10"`` or ``"cifar100"``, with the option ``root``, or the folder in which
+        torchvision keeps them; the path of a ``.npz``, ``.csv``, ``.tsv`` or ``.parquet`` file; a folder with
+        one sub-folder of images per class; or a folder that `save_to_disk` of Hugging Face's library wrote.
+    features : str or path, optional
+        An ``.npy`` file with an embedding, (N, d) numbers, one row for each of the N rows of the source in
+        its order (for a folder, the sorted order of the paths). It takes the place of pixels or columns,
+        which people still see; nothing is decoded, so unreadable images do not matter.
     verbose : bool, default=False
         Show a progress bar, where loading takes long enough for one.
     **options
-        Passed to the loader: `load_digits`, `load_npz`, `load_image_folder` or `load_cifar`.
+        The keyword-only arguments of what opens the source and of its ``load``, such as ``image_size`` for
+        folders: see `load_npz`, `load_image_folder`, `load_cifar`, `TableStore` and `HubStore`.
 
     Raises
     ------
     InputError
         If there is nothing of that name, or nothing that can be read.
     ParameterError
-        If the loader for this source has no such option.
+        If there is no such option for this source, or not together with ``features``.
     """
     opener, arguments = _opener(source)
     opening = {name: value for name, value in options.items() if name in _options(opener)}
     store = opener(*arguments, **opening)
     reading = {name: value for name, value in options.items() if name not in opening}
     _check_options(source, reading, store.load)
+    if features is not None:
+        return _with_features(store, features, **reading)
     if "verbose" in _options(store.load):
         reading["verbose"] = verbose
     return store.load(**reading)
+
+
+def _with_features(
+    store: Store, path: str | os.PathLike[str], skip_unreadable: bool = False, **others: Any
+) -> Source:
+    """Return the rows of a store that have a label, with an embedding for what they are."""
+    for name, value in others.items():
+        raise ParameterError(f"{name} must be left out where there are features, got {value!r}.")
+    rows, left_out = store.usable(skip_unreadable)
+    return Source(
+        X=read_features(path, len(store), rows),
+        y=np.array(store.labels[rows].tolist()),
+        names=None if store.names is None else [store.names[row] for row in rows],
+        kind=store.kind,
+        description=f"{store.description}, as {Path(path).name!r} describes them",
+        truth=None if store.truth is None else store.truth[rows],
+        left_out=left_out,
+        rows=rows,
+        store=store,
+    )
 
 
 def open_store(source: str | os.PathLike[str], **options: Any) -> Store:
@@ -79,17 +127,28 @@ def _check_options(source: Any, options: Mapping[str, Any], function: Callable[.
 
 def _opener(source: str | os.PathLike[str]) -> tuple[Callable[..., Store], tuple[Any, ...]]:
     """Return what opens a source, and its positional arguments; what is optional is keyword-only there."""
-    path = Path(source)
+    path, suffix = Path(source), Path(source).suffix.lower()
     if str(source) == "digits":
         return open_digits, ()
     if path.is_dir():
-        for name, folder in (("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")):
-            if (path / folder).is_dir():
-                return open_cifar, (path, name)
-        return FolderStore, (path,)
-    if path.suffix.lower() == ".npz":
+        return _folder_opener(path)
+    if str(source) in ("cifar10", "cifar100"):
+        return open_named_cifar, (str(source),)
+    if suffix == ".npz":
         return open_npz, (path,)
+    if suffix in (".csv", ".tsv", ".parquet"):
+        from noisefilter.datasets.tables import TableStore  # pandas takes a second to import
+
+        return TableStore, (path,)
     raise InputError(
-        f"source must be digits, an .npz file, a folder with one sub-folder of images per class, or "
-        f"torchvision's CIFAR folder, got {str(path)!r}{'' if path.exists() else ', which does not exist'}."
+        "source must be digits, cifar10, cifar100, an .npz, .csv, .tsv or .parquet file, a folder with one "
+        "sub-folder of images per class, a folder that Hugging Face's save_to_disk wrote, or torchvision's "
+        f"CIFAR folder, got {str(path)!r}{'' if path.exists() else ', which does not exist'}."
     )
+
+
+def _folder_opener(path: Path) -> tuple[Callable[..., Store], tuple[Any, ...]]:
+    for name, folder in (("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")):
+        if (path / folder).is_dir():
+            return open_cifar, (path, name)
+    return HubStore if is_saved_dataset(path) else FolderStore, (path,)

@@ -271,7 +271,7 @@ def open_cifar(
     return ArrayStore(np.asarray(cifar.data), np.asarray(cifar.classes)[cifar.targets], description)
 
 
-def read_features(path: str | os.PathLike[str], n_rows: int) -> NDArray[Any]:
+def read_features(path: str | os.PathLike[str], n_rows: int, rows: NDArray[np.intp]) -> NDArray[Any]:
     """Read an embedding that stands for the rows of a store, without unpickling anything.
 
     Parameters
@@ -280,10 +280,12 @@ def read_features(path: str | os.PathLike[str], n_rows: int) -> NDArray[Any]:
         An ``.npy`` file of finite numbers, (N, d).
     n_rows : int
         The number N of rows in the store.
+    rows : (n,) int array
+        Which of them are wanted.
 
     Returns
     -------
-    (N, d) array
+    (n, d) array
         In memory.
 
     Raises
@@ -306,4 +308,8 @@ def read_features(path: str | os.PathLike[str], n_rows: int) -> NDArray[Any]:
             f"{what} must have a row for each of the {n_rows:,} rows of the source, in the same order, got "
             f"{len(mapped):,}."
         )
-    return np.array(mapped)
+    X = np.asarray(mapped[rows])
+    if not np.isfinite(X).all():
+        row = int(rows[np.flatnonzero(~np.isfinite(X).all(axis=1))[0]])
+        raise InputError(f"{what} must be finite, got NaN or infinity, the first in row {row}.")
+    return X

@@ -80,6 +80,7 @@ def read_all(
             read[row] = False
             return None
 
+    X: NDArray[Any]
     if backbone is not None:
         from noisefilter.backbones import embed
 
