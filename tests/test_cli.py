@@ -315,7 +315,7 @@ def test_many_classes_are_cut_to_the_worst(run, tmp_path):
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["nonsense"], "source must be digits, an .npz file, a folder"),
+        (["nonsense"], "source must be digits, cifar10, cifar100, an .npz, .csv"),
         (["missing.npz"], "'missing.npz' must be an .npz archive, got no such file."),
         (
             ["empty"],

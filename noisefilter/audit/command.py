@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from noisefilter import __version__
 from noisefilter.audit import options as opt
 from noisefilter.audit.copies import check_apart, check_copy, whole, write_list
-from noisefilter.audit.decisions import Decision, decided, read_decisions, tally
+from noisefilter.audit.decisions import Decision, decided, plain, read_decisions, tally
 from noisefilter.audit.tables import check_output, output_folder, summarize, write_verdict
 from noisefilter.audit.terminal import complain, one_sentence, show
 from noisefilter.audit.truth import read_truth
@@ -109,7 +109,12 @@ def audit(
             root=root, x_key=x_key, y_key=y_key, features=features, image_size=image_size, backbone=backbone,
             skip_unreadable=skip_unreadable,
         )  # fmt: skip
-        run = Run(source, out, random_state, epochs, channels, thumbnails, verbose, context.obj or ())
+        again = opt.again(typed)
+        if source == "digits":
+            again += opt.again(
+                opt.given(noise=noise, noise_kind=noise_kind, random_state=random_state or None)
+            )
+        run = Run(source, out, random_state, epochs, channels, thumbnails, verbose, context.obj or (), again)
         _check_cheap(run, write_clean, fail_above)
         store, reading = opt.opened(source, typed)
         store = opt.planted(store, source, noise, noise_kind, random_state)
@@ -137,14 +142,14 @@ class Run:
     thumbnails: int
     verbose: bool
     words: Sequence[str]  # the command line
+    again: Sequence[str]  # the options that `apply` needs too
 
 
 def _check_cheap(run: Run, write_clean: Path | None, fail_above: float | None) -> None:
     """Refuse what can be seen to be wrong before the source is opened."""
     opt.check_extra()
     folder = check_output(run.out)
-    if run.source != "digits":
-        check_apart(run.source, folder)
+    check_apart(run.source, folder)
     if write_clean is not None and write_clean.resolve().is_relative_to(folder):
         raise InputError(f"write_clean must be outside the output folder, got {str(write_clean)!r}.")
     if fail_above is not None and not 0 <= fail_above <= 1:
@@ -165,7 +170,7 @@ def _prepared(data: Source, store: Store, earlier: Sequence[Decision], truth: ND
     if not earlier:
         return data
     labels, kept = decided(store.labels, earlier)
-    data = replace(data, y=labels[rows].astype(data.y.dtype, copy=False)).take(kept[rows])
+    data = replace(data, y=plain(labels[rows])).take(kept[rows])
     if len(np.unique(data.y)) < 2:
         raise InputError("The decisions must leave rows of two classes at least, got fewer.")
     return data
@@ -199,8 +204,15 @@ def _write(
             settings=_settings(verdict, run, time.perf_counter() - started),
             decisions=earlier,
             thumbnails=run.thumbnails,
+            apply_command=_apply_command(run, data),
         )
         write_report(folder, report)
+
+
+def _apply_command(run: Run, data: Source) -> str:
+    """Return what to run with the decisions that will be saved from the page."""
+    copy = "corrected" + "".join(data.store.suffixes[:1] if data.store else ())
+    return shlex.join(["noisefilter", "apply", "decisions.json", run.source, "--out", copy, *run.again])
 
 
 def _write_clean(path: Path, data: Source, verdict: Verdict) -> None:

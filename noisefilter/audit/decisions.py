@@ -17,7 +17,17 @@ from noisefilter.datasets import Store
 from noisefilter.datasets.source import is_missing
 from noisefilter.errors import InputError
 
-__all__ = ["FORMAT", "MADE_BY", "Action", "Decision", "class_of", "decided", "read_decisions", "tally"]
+__all__ = [
+    "FORMAT",
+    "MADE_BY",
+    "Action",
+    "Decision",
+    "class_of",
+    "decided",
+    "plain",
+    "read_decisions",
+    "tally",
+]
 
 MADE_BY = "noisefilter report"
 FORMAT = 1
@@ -145,6 +155,11 @@ def _short(value: Any) -> str:
 def class_of(labels: NDArray[Any]) -> dict[str, Any]:
     """Return the classes among some labels by their texts, in the order of the texts."""
     return dict(sorted({str(label): label for label in labels if not is_missing(label)}.items()))
+
+
+def plain(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels that are objects as what they are, text or numbers, as sources have them."""
+    return np.array(labels.tolist()) if labels.dtype == object else labels
 
 
 def decided(labels: NDArray[Any], decisions: Sequence[Decision]) -> tuple[NDArray[Any], NDArray[np.bool_]]:

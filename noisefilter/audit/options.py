@@ -12,12 +12,13 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from noisefilter.datasets import Source, Store, _check_options, _opener, _options
+from noisefilter.datasets import Source, Store, _check_options, _opener, _options, _with_features
 from noisefilter.errors import InputError, ParameterError
 from noisefilter.noise import plant_noise
 
 DIGITS_NOISE, DIGITS_KIND = 0.2, "symmetric"
 EXTRA = ("jinja2", "matplotlib", "pandas", "pyarrow")  # what the commands need beside typer and rich
+READING = ("features", "image_size", "backbone", "skip_unreadable")
 
 _HOW = "How to read the source"
 
@@ -78,6 +79,15 @@ def given(**options: Any) -> dict[str, Any]:
     }
 
 
+def again(options: Mapping[str, Any]) -> list[str]:
+    """Return options as they are typed, without those that only say how to make rows numeric."""
+    words = []
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name.replace('_', '-')}", str(one)] if name not in READING else []
+    return words
+
+
 def opened(source: str, options: Mapping[str, Any]) -> tuple[Store, dict[str, Any]]:
     """Open a source with those of the options that opening takes; return the rest, which loading takes.
 
@@ -92,13 +102,19 @@ def opened(source: str, options: Mapping[str, Any]) -> tuple[Store, dict[str, An
     opening = {name: value for name, value in options.items() if name in _options(opener)}
     store = opener(*arguments, **opening)
     reading = {name: value for name, value in options.items() if name not in opening}
-    _check_options(source, reading, store.load)
+    _check_options(source, {name: reading[name] for name in reading if name != "features"}, store.load)
     return store, reading
 
 
 def loaded(store: Store, reading: Mapping[str, Any], verbose: bool) -> Source:
-    """Make the rows numeric."""
-    return store.load(**reading, **({"verbose": verbose} if "verbose" in _options(store.load) else {}))
+    """Make the rows of a store numeric, by the options that `opened` returned."""
+    if "features" in reading:
+        return _with_features(
+            store, **{"path" if name == "features" else name: reading[name] for name in reading}
+        )
+    if "verbose" in _options(store.load):
+        reading = {**reading, "verbose": verbose}
+    return store.load(**reading)
 
 
 def planted(store: Store, source: str, rate: float | None, kind: str | None, random_state: int) -> Store:

@@ -107,7 +107,5 @@ def _summary(info: NoiseInfo, out: Path, truth: Path) -> list[tuple[str, str]]:
 
 def _show_next(out: Path, truth: Path, options: Mapping[str, Any]) -> None:
     words = ["noisefilter", "audit", str(out), "--truth", str(truth), "--out", f"{out.stem}-audit"]
-    for name, value in options.items():
-        for one in value if isinstance(value, list) else [value]:
-            words += [f"--{name.replace('_', '-')}", str(one)]
-    print(f"\nTry: {printable(shlex.join(words))}")
+    of_the_copy = {name: value for name, value in options.items() if name not in ("root", "split")}
+    print(f"\nTry: {printable(shlex.join(words + opt.again(of_the_copy)))}")

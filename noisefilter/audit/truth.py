@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noisefilter.audit.decisions import class_of
+from noisefilter.audit.decisions import class_of, plain
 from noisefilter.datasets import Store
 from noisefilter.datasets.source import listed
 from noisefilter.errors import InputError
@@ -60,7 +60,7 @@ def read_truth(path: str | os.PathLike[str], store: Store) -> NDArray[Any]:
             f"{listed(list(classes))}."
         )
     if not strangers:
-        return np.array([classes[text] for text in texts], dtype=store.labels.dtype)
+        return plain(np.array([classes[text] for text in texts], dtype=store.labels.dtype))
     truth = np.empty(len(texts), dtype=object)
     truth[:] = [classes.get(text, text) for text in texts]
     return truth
