@@ -1,17 +1,16 @@
-"""Loading: what people have on their disks, the broken files included."""
+"""Folders of photos: what people have on their disks, the broken files included."""
 
 import os
-import pickle
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
-from sklearn.datasets import load_digits as sklearn_digits
-from torchvision import datasets as torchvision_datasets
 
-from noisefilter.datasets import load, load_cifar, load_digits, load_image_folder, load_npz
+from noisefilter.datasets import load, load_image_folder, open_store
+from noisefilter.datasets.folders import _renamed
 from noisefilter.errors import InputError, ParameterError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -23,124 +22,8 @@ def paint(path, color=RED, size=(12, 12), mode="RGB", **options):
     return path
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """Two classes with two images each."""
-    for name, color in (("red/b.png", RED), ("red/a.png", RED), ("blue/2.png", BLUE), ("blue/10.png", BLUE)):
-        paint(tmp_path / "photos" / name, color)
-    return tmp_path / "photos"
-
-
 def row(source, name):
     return source.X[source.names.index(name)]
-
-
-# digits and npz
-
-
-def test_digits_are_the_ones_of_sklearn():
-    source, raw = load("digits"), sklearn_digits()
-    assert source.X.dtype == np.uint8
-    assert np.array_equal(source.X, raw.images)
-    assert np.array_equal(source.y, raw.target)
-    assert np.array_equal(source.truth, raw.target)
-    assert source.kind == "images"
-    assert len(source) == 1797
-
-
-def test_npz_of_images_and_of_rows(tmp_path):
-    X, y = np.arange(24, dtype=np.uint8).reshape(6, 2, 2), np.array(list("aabbcc"))
-    np.savez(tmp_path / "d.npz", X=X, y=y, rows=X.reshape(6, 4), labels=y[::-1])
-    source = load(tmp_path / "d.npz")
-    assert np.array_equal(source.X, X)
-    assert np.array_equal(source.y, y)
-    assert source.kind == "images"
-    other = load(str(tmp_path / "d.npz"), x_key="rows", y_key="labels")
-    assert np.array_equal(other.X, X.reshape(6, 4))
-    assert np.array_equal(other.y, y[::-1])
-    assert other.kind == "table"
-
-
-def test_npz_keys_are_listed(tmp_path):
-    np.savez(tmp_path / "d.npz", data=np.zeros((3, 2)), target=np.zeros(3))
-    with pytest.raises(InputError, match=r"x_key must name an array .* got 'X'; it has 'data', 'target'\."):
-        load_npz(tmp_path / "d.npz")
-    with pytest.raises(InputError, match=r"y_key must name an array .* got 'label'"):
-        load_npz(tmp_path / "d.npz", x_key="data", y_key="label")
-
-
-def test_npz_is_never_unpickled(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "exploded",))
-
-    np.savez(tmp_path / "d.npz", X=np.array([Bomb(), Bomb()], dtype=object), y=np.array([0, 1]))
-    with pytest.raises(InputError, match=r"X .* must hold numbers or text, got Python objects"):
-        load_npz(tmp_path / "d.npz")
-    assert not (tmp_path / "exploded").exists()
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "flipped", "npy"])
-def test_broken_npz_is_one_sentence(tmp_path, damage):
-    path = tmp_path / "d.npz"
-    np.savez(path, X=np.random.default_rng(0).random((50, 4)), y=np.arange(50) % 2)
-    whole = path.read_bytes()
-    if damage == "npy":
-        with path.open("wb") as file:
-            np.save(file, np.zeros((3, 2)))
-    elif damage == "missing":
-        path.unlink()
-    else:
-        middle = len(whole) // 2
-        flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
-        path.write_bytes(
-            {"empty": b"", "text": b"X,y\n1,2\n", "cut": whole[:middle], "flipped": flipped}[damage]
-        )
-    with pytest.raises(InputError, match=r"d\.npz' must be an? (sound )?\.npz archive, got") as caught:
-        load_npz(path)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).endswith(".")
-
-
-@pytest.mark.parametrize(("x_shape", "y_shape"), [((5, 2), (4,)), ((5,), (5,)), ((5, 2), (5, 1)), ((), ())])
-def test_npz_shapes_must_fit(tmp_path, x_shape, y_shape):
-    np.savez(tmp_path / "d.npz", X=np.zeros(x_shape), y=np.zeros(y_shape))
-    with pytest.raises(InputError, match="must be rows and as many labels, got the shapes"):
-        load_npz(tmp_path / "d.npz")
-
-
-# dispatch
-
-
-@pytest.mark.parametrize("source", ["nonsense", "photos.zip", "missing/"])
-def test_an_unknown_source_lists_what_is_possible(source, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("photos.zip").touch()
-    with pytest.raises(InputError, match=r"digits, an \.npz file, a folder .*, got '") as caught:
-        load(source)
-    assert ("does not exist" in str(caught.value)) == (source != "photos.zip")
-
-
-def test_an_option_of_another_source_is_refused(photos):
-    with pytest.raises(
-        ParameterError, match=r"image_size must be left out for the source 'digits', got 64\."
-    ):
-        load("digits", image_size=64)
-    with pytest.raises(ParameterError, match="x_key must be left out"):
-        load(photos, x_key="data")
-
-
-def test_verbose_is_for_sources_that_take_long(photos, capsys, monkeypatch):
-    monkeypatch.setattr("noisefilter.progress._QUIET_BELOW", 0.0)
-    load("digits", verbose=True)
-    assert capsys.readouterr().err == ""
-    load(photos, verbose=True)
-    assert "reading 4 images" in capsys.readouterr().err
-    load(photos)
-    assert capsys.readouterr().err == ""
-
-
-# image folders
 
 
 def test_folder_rows_are_in_sorted_order(photos):
@@ -396,71 +279,116 @@ def test_image_size_is_checked_first(photos, image_size):
         load(photos, image_size=image_size)
 
 
-# CIFAR
+def test_a_class_of_one_photo_is_loaded(photos):
+    paint(photos / "green/only.png", GREEN)
+    source = load(photos)
+    assert source.y.tolist() == ["blue", "blue", "green", "red", "red"]
+    assert (row(source, "green/only.png") == GREEN).all()
 
 
-@pytest.fixture
-def cifar(tmp_path, monkeypatch):
-    """Tiny files in the layout of the published ones; only their checksums are not looked at."""
-
-    def batch(path, n, **labels):
-        rng = np.random.default_rng(len(path.name))
-        data = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(pickle.dumps({"data": data, **labels}))
-        return data
-
-    ten, hundred = tmp_path / "cifar-10-batches-py", tmp_path / "cifar-100-python"
-    pixels = [batch(ten / f"data_batch_{i}", 2, labels=[i, 0]) for i in range(1, 6)]
-    batch(ten / "test_batch", 3, labels=[9, 8, 7])
-    (ten / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
-    batch(hundred / "train", 4, fine_labels=[0, 99, 5, 5], coarse_labels=[0, 1, 1, 1])
-    batch(hundred / "test", 2, fine_labels=[1, 2], coarse_labels=[0, 1])
-    (hundred / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"fine{i}" for i in range(100)]}))
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
-    return tmp_path, np.concatenate(pixels)
+# pictures and copies
 
 
-def test_cifar_10(cifar):
-    root, pixels = cifar
-    source = load_cifar(root, "cifar10")
-    assert source.y.tolist() == ["b", "a", "c", "a", "d", "a", "e", "a", "f", "a"]
-    assert source.X.shape == (10, 32, 32, 3)
-    assert source.X.dtype == np.uint8
-    assert source.X[3, 5, 7, 2] == pixels[3].reshape(3, 32, 32)[2, 5, 7]
-    assert load_cifar(root, "cifar10", train=False).y.tolist() == ["j", "i", "h"]
+def test_pictures_are_whole_and_small(photos):
+    paint(photos / "red/c.jpg", GREEN, size=(600, 300))
+    store = open_store(photos)
+    picture = store.picture(store.names.index("red/c.jpg"))
+    assert picture.size == (128, 64)
+    assert picture.mode == "RGB"
+    assert np.abs(np.asarray(picture).astype(int) - GREEN).max() < 5
+    assert store.picture(0).size == (12, 12)
+    (photos / store.names[0]).write_bytes(b"broken")
+    assert store.picture(0) is None
 
 
-def test_cifar_100(cifar):
-    root, _ = cifar
-    assert load_cifar(root, "cifar100").y.tolist() == ["fine0", "fine99", "fine5", "fine5"]
-    assert load_cifar(root, "cifar100", train=False).y.tolist() == ["fine1", "fine2"]
+HOSTILE = [
+    "<script>alert(1)",
+    "\"'`&amp;",
+    "new\nline\r",
+    "\u202egnp.exe\u05d0",
+    os.fsdecode(b"\xff\xfe"),
+    "-rf *",
+    "%00..%2f",
+]
 
 
-def test_load_knows_torchvisions_folder(cifar):
-    root, _ = cifar
-    assert len(load(root)) == 10
-    (root / "cifar-10-batches-py").rename(root / "elsewhere")
-    assert len(load(root)) == 4
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_pictured_and_copied(photos, tmp_path, name):
+    paint(photos / name / f"{name}.png", GREEN)
+    store = open_store(photos)
+    at = store.names.index(f"{name}/{name}.png")
+    assert store.labels[at] == name
+    assert (np.asarray(store.picture(at)) == GREEN).all()
+    labels = store.labels.copy()
+    labels[store.names.index("red/a.png")] = name
+    labels[at] = "blue"
+    names = store.write(tmp_path / "copy", np.arange(5), labels)
+    copy = load(tmp_path / "copy")
+    assert sorted(names) == copy.names
+    assert (row(copy, f"blue/{name}.png") == GREEN).all()
+    assert (row(copy, f"{name}/a.png") == RED).all()
 
 
-def test_cifar_that_is_not_there_is_one_sentence(tmp_path):
+def test_a_copy_has_the_very_files_in_the_folders_of_their_labels(photos, tmp_path):
+    paint(photos / "blue/a.png", GREEN)
+    store = open_store(photos)  # blue/10, blue/2, blue/a, red/a, red/b
+    names = store.write(tmp_path / "copy", np.array([4, 3, 2]), np.array(["red", "blue", "blue"]))
+    assert names == ["red/b.png", "blue/a-2.png", "blue/a.png"]
+    for name, original in zip(names, ["red/b.png", "red/a.png", "blue/a.png"], strict=True):
+        assert (tmp_path / "copy" / name).read_bytes() == (photos / original).read_bytes()
+    assert len([path for path in (tmp_path / "copy").rglob("*") if path.is_file()]) == 3
+
+
+def test_a_file_that_cannot_be_copied_is_named(photos, tmp_path):
+    (photos / "red/gone.png").symlink_to(photos / "nowhere.png")
+    store = open_store(photos)
     with pytest.raises(
-        InputError, match=r"root must be a folder with cifar100 .*download=True\) fetches it\."
+        InputError, match=r"'red/gone\.png' must be a file that can be copied, got an error: "
     ):
-        load_cifar(tmp_path, "cifar100")
-    with pytest.raises(ParameterError, match="name must be 'cifar10' or 'cifar100', got 'cifar'"):
-        load_cifar(tmp_path, "cifar")
+        store.write(tmp_path / "copy", np.arange(len(store)), store.labels)
 
 
-def test_pickles_that_are_not_the_published_ones_are_not_opened(cifar, monkeypatch):
-    root, _ = cifar
-    monkeypatch.setattr(
-        "torchvision.datasets.cifar.check_integrity", torchvision_datasets.utils.check_integrity
-    )
-    with pytest.raises(InputError, match="complete, got"):
-        load(root)
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        (["a/x.png", "b/x.png"], ["b", "a"], ["b/x.png", "a/x.png"]),
+        (["a/x.png", "b/x.png"], ["b", "b"], ["b/x-2.png", "b/x.png"]),
+        (["a/x.png", "b/x-2.png", "b/X.png"], ["b", "b", "b"], ["b/x-3.png", "b/x-2.png", "b/X.png"]),
+        (["a/x.png", "c/x.png"], ["b", "b"], ["b/x.png", "b/x-2.png"]),
+        (["a/s/x.png", "b/s/x.png"], ["b", "b"], ["b/s/x-2.png", "b/s/x.png"]),
+        # a folder that would have to be where a file is, and the reverse
+        (["a/s.png/x.png", "b/s.png"], ["b", "b"], ["b/s.png-x.png", "b/s.png"]),
+        (["a/s.png", "b/s.png/x.png"], ["b", "b"], ["b/s-2.png", "b/s.png/x.png"]),
+    ],
+)
+def test_a_name_that_is_taken_gets_a_number(names, labels, expected):
+    assert _renamed(names, labels) == expected
 
 
-def test_digits_need_no_options():
-    assert load_digits().names is None
+PARTS = st.sampled_from(["x", "X", "x-2", "x.png", "X.PNG", "x-2.png", "x.png-x", "\u0130", "ß", "ss"])
+NAMES = st.lists(
+    st.builds(
+        lambda top, below: "/".join([top, *below]),
+        st.sampled_from("abA"),
+        st.lists(PARTS, min_size=1, max_size=3),
+    ),
+    unique=True,
+)
+
+
+@given(NAMES, st.data())
+def test_files_never_collide(names, data):
+    """No two files get one name, in whatever case, none lies where another needs a folder."""
+    names = [n for n in names if not any(m.startswith(n + "/") for m in names)]  # no folder is a file
+    labels = [data.draw(st.sampled_from("abA")) for _ in names]
+    renamed = _renamed(names, labels)
+    assert [name.partition("/")[0] for name in renamed] == labels
+    stays = [name for name, label in zip(names, labels, strict=True) if name[0] == label]
+    moved = [new for new, old in zip(renamed, names, strict=True) if new != old]
+    assert set(stays) <= set(renamed)
+    assert len(set(renamed)) == len(names)
+    files = {name.casefold() for name in renamed}
+    for name in moved:
+        folded = name.casefold()
+        assert [other.casefold() for other in renamed].count(folded) == 1
+        assert not any(other.startswith(folded + "/") or folded.startswith(other + "/") for other in files)
