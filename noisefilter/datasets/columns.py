@@ -29,6 +29,7 @@ _LARGEST = 1e100  # whose square is still finite, as scaling needs it
 _NESTED = (list, tuple, set, dict, bytes, bytearray, np.ndarray)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NAMED = 30
+_REASONS = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -123,10 +124,9 @@ def numeric(
     used = {column.name: column for column in columns if column.values is not None}
     left_out = [f"column {c.name!r}: {c.reason}" for c in columns if c.values is None]
     if not used:
-        raise InputError(
-            f"{name} must have a column to judge rows by, got none: "
-            f"{'; '.join(left_out) or 'it has no column beside the label'}."
-        )
+        why = "; ".join(left_out[:_REASONS]) or "it has no column beside the label"
+        more = f"; and {len(left_out) - _REASONS:,} more" if len(left_out) > _REASONS else ""
+        raise InputError(f"{name} must have a column to judge rows by, got none: {why}{more}.")
     transformer = _transformer(used)
     values = pd.DataFrame({column.name: pd.Series(column.values) for column in used.values()})
     X = np.asarray(transformer.fit_transform(values), dtype=np.float32)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from noisefilter.datasets.columns import MISSING, Prepared, as_names, check_columns, named, numeric
-from noisefilter.datasets.source import Source, Store, listed
+from noisefilter.datasets.source import Source, Store, is_missing, listed
 from noisefilter.errors import InputError
 
 __all__ = ["ColumnStore", "Prepared", "TableStore", "numeric"]
@@ -118,17 +118,15 @@ class ColumnStore(Store):
         InputError
             If labels are missing, all rows have the same, or `numeric` cannot use the columns.
         """
-        left_out = self._skipped(skip_unreadable)
-        rows = np.flatnonzero(~self._without_label)
-        labels = self.labels[rows]
+        rows, left_out = self.usable(skip_unreadable)
+        labels = np.array(self.labels[rows].tolist())  # of the type they have without a missing one
         if (labels == labels[:1]).all():
-            found = f"{labels[:1].tolist()[0]!r:.60} only" if len(labels) else "no label at all"
             raise InputError(
-                f"column {self.label!r} of {self.name!r} must hold at least two classes, got {found}. "
-                "--label NAME names another column."
+                f"column {self.label!r} of {self.name!r} must hold two classes at least, got "
+                f"{labels.tolist()[0]!r:.60} in every row. --label NAME names another column."
             )
         prepared = numeric(
-            self._frame(rows if left_out else None),
+            self._frame(rows if len(rows) < len(self) else None),
             categorical=self.categorical,
             drop=self.drop,
             missing=self.missing,
@@ -150,19 +148,19 @@ class ColumnStore(Store):
             preparation=prepared.preparation,
         )
 
-    def _skipped(self, skip_unreadable: bool) -> list[str]:
-        """Say which rows have no label, unless there are none; or refuse them."""
+    def usable(self, skip_unreadable: bool = False) -> tuple[NDArray[np.intp], list[str]]:
+        """Return the rows that have a label, and a line about those that have none."""
         rows = np.flatnonzero(self._without_label)
-        if not len(rows):
-            return []
         places = [self._place(row) for row in rows[:_PLACES_SHOWN].tolist()]
-        if not skip_unreadable:
+        if len(rows) and (not skip_unreadable or len(rows) == len(self)):
             raise InputError(
                 f"column {self.label!r} of {self.name!r} must hold a label in every row, got {len(rows):,} "
-                f"without, the first in {places[0]}. --skip-unreadable goes on without them."
+                f"of {len(self):,} without, the first in {places[0]}. skip_unreadable (--skip-unreadable) "
+                "goes on without them."
             )
         more = f" and {len(rows) - len(places):,} more" if len(rows) > len(places) else ""
-        return [f"{len(rows):,} rows without a label: {', '.join(places)}{more}"]
+        line = f"{len(rows):,} without a label: {', '.join(places)}{more}"
+        return np.flatnonzero(~self._without_label), [line] if len(rows) else []
 
 
 class TableStore(ColumnStore):
@@ -216,13 +214,16 @@ class TableStore(ColumnStore):
         return f"line {self._text.lines[row]}" if self._text else super()._place(row)
 
     def write(self, out: Path, rows: NDArray[np.intp], labels: NDArray[Any]) -> None:
-        """Write a file of the same format."""
+        """Write a file of the same format; a label that is missing stays missing the way it was."""
         first = {str(label): row for row, label in reversed(list(enumerate(self.labels.tolist())))}
         try:
-            same = [first[str(label)] for label in labels.tolist()]
+            cells = [
+                row if is_missing(label) else first[str(label)]
+                for row, label in zip(rows.tolist(), labels.tolist(), strict=True)
+            ]
         except KeyError as error:
             raise InputError(f"labels must be among those of {self.name!r}, got {error.args[0]!r}.") from None
-        relabeled = self.table[self.label].take(pa.array(same, type=pa.int64()))
+        relabeled = self.table[self.label].take(pa.array(cells, type=pa.int64()))
         table = self.table.take(pa.array(rows, type=pa.int64()))
         index = table.schema.get_field_index(self.label)
         table = table.set_column(index, table.schema.field(index), relabeled)
@@ -250,13 +251,12 @@ def _read_text(path: Path, delimiters: str) -> _Text:
         with path.open(encoding=encoding, newline="") as file:
             delimiter = _delimiter(file, delimiters)
             file.seek(0)
-            line_end = "\r\n" if file.readline().endswith("\r\n") else "\n"
-            file.seek(0)
             records = _records(file, delimiter, path)
             header = next(records, (1, []))[1]
             if not header:
                 raise InputError(f"{str(path)!r} must start with a line of column names, got an empty file.")
             table, lines = _table(records, header)
+            line_end = _line_end(file, delimiter)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{str(path)!r} must be UTF-8 text, got other bytes in line {_undecodable_line(path)}. Save it "
@@ -269,15 +269,24 @@ def _read_text(path: Path, delimiters: str) -> _Text:
 
 def _delimiter(file: TextIO, delimiters: str) -> str:
     """Return the delimiter that makes most columns of the first line that is not blank."""
-    counts = []
+    counts: list[float] = []
     for delimiter in delimiters:
         file.seek(0)
         try:
-            header: list[str] = next(filter(None, csv.reader(file, delimiter=delimiter, strict=True)), [])
+            counts.append(len(next(filter(None, csv.reader(file, delimiter=delimiter, strict=True)), [])))
         except csv.Error:
-            header = []
-        counts.append(len(header))
+            counts.append(1.5)  # a broken quote shall be told, rather than hidden in a header of one name
     return delimiters[int(np.argmax(counts))]
+
+
+def _line_end(file: TextIO, delimiter: str) -> str:
+    r"""Return \r\n where the header ends in it, else \n; a line that ends inside a quote says nothing."""
+    file.seek(0)
+    reader = csv.reader(file, delimiter=delimiter)
+    next(filter(None, reader))
+    file.seek(0)
+    (last,) = islice(file, reader.line_num - 1, reader.line_num)
+    return "\r\n" if last.endswith("\r\n") else "\n"
 
 
 def _records(file: TextIO, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -400,25 +409,33 @@ def _label_column(columns: list[str], label: str | None, table: str) -> str:
 def _labels(
     column: pa.ChunkedArray, missing: Sequence[str], what: str, untyped: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the labels as stored, missing ones as NaN or an empty text, and which are missing."""
+    """Return the labels as stored, missing ones as None, and which are missing."""
     kind = column.type
     if _unreadable(kind):
         raise InputError(f"{what} must hold texts or whole numbers, got one that {_unreadable(kind)}.")
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
     encoded = column.combine_chunks().dictionary_encode()
-    codes = encoded.indices.fill_null(-1).to_numpy()
-    texts = ["" if value is None else str(value) for value in encoded.dictionary.to_pylist()]
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    found = encoded.dictionary.to_pylist()
+    texts = [str(value) for value in found]
     _check_classes(texts, len(codes), what)
-    texts.append("")  # where the code is -1
     no_label = MISSING.union(missing)
-    without = np.array([text.strip() in no_label for text in texts])[codes]
-    numbers = pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    if pa.types.is_floating(kind) or (numbers and not column.null_count):
-        return column.to_numpy(), without
-    if untyped and all(_WHOLE.fullmatch(text) for text in texts[:-1]):
-        return np.array([*map(int, texts[:-1]), 0], dtype=np.int64)[codes], without
-    return np.array(texts, dtype=np.str_)[codes], without
+    is_label = [text.strip() not in no_label for text in texts]
+    classes: list[Any]
+    if untyped and all(
+        _WHOLE.fullmatch(text) for text, is_one in zip(texts, is_label, strict=True) if is_one
+    ):
+        classes = [int(text) if is_one else 0 for text, is_one in zip(texts, is_label, strict=True)]
+    else:
+        numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+        classes = found if numbers else texts
+    labels = np.array(classes or [0])[codes]
+    without = ~np.array([*is_label, False])[codes]
+    if without.any():
+        labels = labels.astype(object)
+        labels[without] = None
+    return labels, without
 
 
 def _check_classes(texts: list[str], n_rows: int, what: str) -> None:
