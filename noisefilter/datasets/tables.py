@@ -295,7 +295,7 @@ def _records(file: TextIO, delimiter: str, path: Path) -> Iterator[tuple[int, li
     csv alone reads the file, once: where a second reader took a quote or line break in another way, rows
     would belong to other lines, or to other labels.
     """
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(file, path), delimiter=delimiter, strict=True)
     width, line = 0, 1
     try:
         for cells in reader:
@@ -313,6 +313,13 @@ def _records(file: TextIO, delimiter: str, path: Path) -> Iterator[tuple[int, li
             f"{str(path)!r} must close every quote it opens, and double quotes inside a cell, got a row that "
             f"cannot be read in line {line} ({error})."
         ) from error
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        if "\0" in line:
+            raise InputError(f"{str(path)!r} must be text, got a NUL character in line {number}.")
+        yield line
 
 
 def _table(records: Iterator[tuple[int, list[str]]], header: list[str]) -> tuple[pa.Table, array[int]]:
@@ -383,6 +390,8 @@ def _check_names(names: list[str], table: str) -> None:
             f"every column of {table} must have a name, got none for column {names.index('') + 1}. Where it "
             "is the index of a pandas frame, save it with index=False."
         )
+    if any("\0" in name for name in names):
+        raise InputError(f"the columns of {table} must have names of text, got a NUL character in one.")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise InputError(f"the columns of {table} must have different names, got {listed(twice)} repeatedly.")

@@ -140,7 +140,7 @@ def test_a_utf8_file_keeps_its_letters(file):
     assert copied(store).read_bytes() == store.path.read_bytes()
 
 
-CELLS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6) | st.sampled_from(
     ["", '"', '""', "\r", "\n", ",;\t|"]
 )
 CLASSES = st.sampled_from(["a", "b", 'q"', "x\ny", "1,2", " "])
@@ -308,6 +308,12 @@ def test_bytes_that_are_no_utf8_are_found_in_their_line(file, line_end, line):
     assert "must be UTF-8 text" in refused(file(text.encode("utf-16")))
 
 
+def test_nul_characters_are_refused(file, parquet):
+    assert "must be text, got a NUL character in line 3." in refused(file("x,y\n1,a\n2\0,b\n"))
+    assert "must have names of text" in refused(parquet({"x\0": [1, 3], "y": ["a", "b"]}))
+    assert "must hold short labels" in refused(parquet({"x": [1, 3], "y": ["a\0", "a"]}))
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -344,6 +350,11 @@ def test_options_reach_the_columns(file):
     source = TableStore(path, categorical=["a"], drop=["b"]).load()
     assert source.X.tolist() == [[1, 0], [0, 1], [1, 0]]
     assert TableStore(path, missing=["?"]).load().X.shape == (3, 3)
+
+
+def test_parquet_columns_of_one_name_are_refused(parquet):
+    table = pa.Table.from_arrays([pa.array([1, 2])] * 2 + [pa.array(["a", "b"])], names=["x", "x", "y"])
+    assert "must have different names, got 'x' repeatedly" in refused(parquet(table))
 
 
 def test_what_is_no_file_is_refused(tmp_path):
