@@ -129,7 +129,7 @@ function front(item) {
   return button;
 }
 
-const title = (item) => (item.name === undefined ? `row ${number(item.row)}` : printable(item.name));
+const title = (item) => (item.name === undefined ? `row ${item.row}` : printable(item.name));
 
 function labelsOf(item) {
   const suggested = item.kind === "stranger" ? element("span", { className: "none" }, "no class")
@@ -196,7 +196,7 @@ function card(item) {
   const made = element("article", { className: "card", tabIndex: -1, "data-row": item.row, "aria-label":
     `${title(item)}, given ${labelText(item.given)}, ${KINDS[item.kind]}` });
   if (decisions.has(item.row)) made.classList.add("decided");
-  made.append(front(item), facts(item), acts(item));
+  made.append(...(item.cells ? [facts(item), front(item)] : [front(item), facts(item)]), acts(item));
   return made;
 }
 
