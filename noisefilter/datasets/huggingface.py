@@ -150,23 +150,25 @@ class HubStore(Store):
         return [f"row {row}: its picture cannot be read" for row in rows]
 
     def _numeric(self, rows: NDArray[np.intp]) -> tuple[NDArray[Any], list[tuple[str, str]], list[str]]:
-        from noisefilter.datasets.columns import numeric
+        from noisefilter.datasets.columns import as_names, numeric
 
-        plain = self._plain()
-        others = [name for name in self.dataset.column_names if name not in (*plain, self.label)]
-        left_out = [f"column {n!r}: holds {type(self.dataset.features[n]).__name__}" for n in others]
+        features, plain = self.dataset.features, self._plain()
+        others = [name for name in features if name not in (*plain, self.label)]
+        left_out = [f"column {name!r}: holds {type(features[name]).__name__}" for name in others]
+        classes = [name for name in plain if _is_class(features[name])]
+        drop = [name for name in as_names(self.drop) if name not in others]
+        frame = self._frame(plain, rows)
         try:
-            frame = self._frame(plain, rows)
             prepared = numeric(
                 frame,
-                categorical=self.categorical,
-                drop=self.drop,
+                categorical=[*as_names(self.categorical), *classes],
+                drop=drop,
                 missing=self.missing,
                 rows=rows,
                 name=repr(str(self.path)),
             )
         except InputError as error:
-            if not all(self._is_text(name) for name in plain if name not in self.drop):
+            if not all(self._is_text(name) for name in plain if name not in drop):
                 raise
             raise InputError(
                 f"{error} Text can be judged by an embedding of it: features (--features) names an .npy file."
@@ -321,9 +323,8 @@ def _outside(array: Any) -> int:
 
 
 def _label_column(features: Any, label: str | None, path: Path) -> str:
-    kinds = {name: type(feature).__name__ for name, feature in features.items()}
-    possible = [name for name, kind in kinds.items() if kind in ("ClassLabel", "Value")]
-    classes = [name for name, kind in kinds.items() if kind == "ClassLabel"]
+    classes = [str(name) for name, feature in features.items() if _is_class(feature)]
+    possible = [str(name) for name, feature in features.items() if _is_class(feature) or _is_value(feature)]
     if label is None and len(classes) == 1:
         return classes[0]
     likely = [name for name in classes or possible if name.strip().casefold() in _LABEL_NAMES]
@@ -336,6 +337,14 @@ def _label_column(features: Any, label: str | None, path: Path) -> str:
             f"{listed(possible)}."
         )
     return label
+
+
+def _is_class(feature: Any) -> bool:
+    return type(feature).__name__ == "ClassLabel"
+
+
+def _is_value(feature: Any) -> bool:
+    return type(feature).__name__ == "Value"
 
 
 def _image_column(features: Any, image: str | None, path: Path) -> str | None:
