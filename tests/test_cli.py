@@ -1,6 +1,7 @@
 """The command line: what it prints, writes and refuses. Most tests put a cheap filter in the place of INN."""
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -13,13 +14,18 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import sklearn
 from PIL import Image
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
+from noisefilter import __version__
 from noisefilter.audit.terminal import printable
 from noisefilter.cli import build_app, main
+from noisefilter.datasets import open_store
+from noisefilter.datasets.arrays import ArrayStore
 from noisefilter.errors import InputError, InputTypeError, TrainingDivergedError
 from noisefilter.verdict import ID_NOISE, Verdict
 
@@ -31,6 +37,7 @@ class CentroidScorer:
     """Stands in for INNScorer: a label is right when its class has the nearest mean."""
 
     made: list["CentroidScorer"] = []  # noqa: RUF012
+    rate = 0.125
     error: BaseException | None = None
 
     def __init__(self, **settings):
@@ -54,7 +61,7 @@ class CentroidScorer:
             scores=scores,
             partition=np.where(scores < 0, ID_NOISE, 0),
             alternatives=classes[distances.argmin(axis=1)],
-            estimated_noise_rate=0.125,
+            estimated_noise_rate=self.rate,
             method="centroids",
         )
         return self
@@ -309,6 +316,246 @@ def test_many_classes_are_cut_to_the_worst(run, tmp_path):
     assert shown[0] == "129"
 
 
+# decisions, truth, clean data
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Forty rows of two classes far apart; rows 3 and 8 have the label of the other class."""
+    y = np.repeat([5, -1], 20)
+    X = np.random.default_rng(0).normal(size=(40, 3)) + 9.0 * y[:, None]
+    y[[3, 38]] = y[[38, 3]]
+    np.savez(tmp_path / "d.npz", X=X, y=y)
+    return tmp_path / "d.npz"
+
+
+def decisions_of(out, path, store, decide):
+    """Save what `decide` says about each row that an audit flagged: an action and a label."""
+    verdict = pd.read_parquet(out / "verdict.parquet")
+    entries = []
+    for row, suggested in verdict.loc[verdict["verdict"] != "clean", ["row", "suggested_label"]].values:
+        action, label = decide(row, str(suggested))
+        file = None if store.names is None else store.names[row]
+        given = str(store.labels[row])
+        entries.append({"row": int(row), "file": file, "given": given, "action": action, "label": label})
+    content = {"made_by": "noisefilter report", "format": 1, "fingerprint": store.fingerprint}
+    path.write_text(json.dumps({**content, "rows": len(store), "description": "", "decisions": entries}))
+    return path
+
+
+def test_clean_rows_of_an_array_are_written(run, tmp_path, npz):
+    code, out, _ = run("audit", npz, "--out", tmp_path / "a", "--write-clean", tmp_path / "c.npz")
+    assert code == 0
+    assert "c.npz" in out
+    kept = np.delete(np.arange(40), [3, 38])
+    with np.load(npz) as given, np.load(tmp_path / "c.npz") as clean:
+        assert clean["X"].tolist() == given["X"][kept].tolist()
+        assert clean["y"].tolist() == given["y"][kept].tolist()
+
+
+def test_clean_files_of_a_folder_are_listed(run, tmp_path, photos):
+    (photos / "dark/02.png").rename(photos / "dark" / "=,\n.png")
+    assert run("audit", photos, "--out", tmp_path / "a", "--write-clean", tmp_path / "c.csv")[0] == 0
+    with open(tmp_path / "c.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 38
+    assert {"file": "dark/=,\n.png", "label": "dark"} in rows
+    assert all(row["file"].startswith(row["label"] + "/") for row in rows)
+    assert not {"bright/00.png", "dark/01.png"} & {row["file"] for row in rows}
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0.124, 1), (0.125, 0), (0, 1), (1, 0)])
+def test_a_noise_rate_above_the_limit_exits_1(run, tmp_path, npz, limit, expected):
+    code, out, err = run("audit", npz, "--out", tmp_path / "a", "--fail-above", limit)
+    assert code == expected
+    assert err == (
+        f"The estimated noise rate must be at most {limit:g} (--fail-above), got 0.125.\n" if expected else ""
+    )
+    assert fact(out, "rows") == "40 in 2 classes"
+    assert tree(tmp_path / "a") == FILES
+
+
+def test_an_unknown_noise_rate_is_above_any_limit(run, tmp_path, npz, scorer, monkeypatch):
+    monkeypatch.setattr(scorer, "rate", float("nan"))
+    assert run("audit", npz, "--out", tmp_path / "a", "--fail-above", 1)[0] == 1
+
+
+def test_a_second_audit_starts_from_the_decisions(run, tmp_path, npz, scorer, pages):
+    run("audit", npz, "--out", tmp_path / "a", "--quiet")
+    shall = {3: ("keep", "5"), 38: ("confirm", "-1")}
+    store = open_store(npz)
+    shall[3] = ("keep", str(store.labels[3]))
+    path = decisions_of(tmp_path / "a", tmp_path / "d.json", store, lambda row, _: shall[row])
+    code, out, _ = run("audit", npz, "--out", tmp_path / "b", "--decisions", path)
+    assert code == 0
+    expected = store.labels.copy()
+    expected[38] = -1
+    assert scorer.made[1].y.tolist() == expected.tolist()
+    assert scorer.made[1].verdict_.partition[3] != 0  # judged wrong again, but a person knows better
+    assert {row["verdict"] for row in table(tmp_path / "b")} == {"clean"}
+    assert np.load(tmp_path / "b" / "clean_mask.npy").all()
+    assert fact(out, "decided before") == "2 rows: 1 relabelled, 0 removed, 1 kept"
+    assert [decision.row for decision in pages[1].decisions] == [3, 38]
+    assert json.loads((tmp_path / "b/audit.json").read_text())["fingerprint"] == store.fingerprint
+
+
+def test_removed_rows_leave_and_the_others_keep_their_numbers(run, tmp_path, npz, scorer):
+    run("audit", npz, "--out", tmp_path / "a", "--quiet")
+    store = open_store(npz)
+    path = decisions_of(tmp_path / "a", tmp_path / "d.json", store, lambda *_: ("remove", None))
+    out = ("--write-clean", tmp_path / "c.npz", "--quiet")
+    assert run("audit", npz, "--out", tmp_path / "b", "--decisions", path, *out)[0] == 0
+    kept = np.delete(np.arange(40), [3, 38])
+    assert scorer.made[1].X.tolist() == store.X[kept].tolist()
+    assert [int(row["row"]) for row in table(tmp_path / "b")] == kept.tolist()
+    mask = np.load(tmp_path / "b" / "clean_mask.npy")
+    assert np.flatnonzero(~mask).tolist() == [3, 38]
+    with np.load(tmp_path / "c.npz") as clean:
+        assert clean["X"].tolist() == store.X[kept].tolist()
+
+
+def test_skipped_rows_keep_the_numbers_right(run, tmp_path, photos, pages):
+    (photos / "dark" / "00.png").touch()  # the first of its class, and broken
+    arguments = ("audit", photos, "--out", tmp_path / "a", "--skip-unreadable")
+    _, out, _ = run(*arguments)
+    names = open_store(photos).names
+    rows = table(tmp_path / "a")
+    assert len(rows) == 40
+    assert all(names[int(row["row"])] == row["file"] for row in rows)
+    mask = np.load(tmp_path / "a" / "clean_mask.npy")
+    bad = ["bright/00.png", "dark/00.png", "dark/01.png"]
+    assert sorted(name for name, clean in zip(names, mask, strict=True) if not clean) == bad
+    assert re.search(rf" {names.index('dark/01.png')} +[│|] dark/01\.png", out)
+    path = decisions_of(tmp_path / "a", tmp_path / "d.json", open_store(photos), lambda *_: ("remove", None))
+    assert run(*arguments, "--decisions", path)[0] == 0
+    assert [row["file"] for row in table(tmp_path / "a")] == sorted(set(names) - set(bad))
+
+
+@pytest.mark.parametrize("what", ["photos", "npz", "csv"])
+def test_from_planted_noise_to_right_labels(run, tmp_path, photos, npz, what):
+    """Plant noise, audit with the truth, confirm what was found, apply: the labels are right again."""
+    source, label = {"photos": photos, "npz": npz, "csv": tmp_path / "d.csv"}[what], ()
+    if what == "photos":  # undo the two mistakes
+        (photos / "bright/00.png").rename(photos / "dark/00.png")
+        (photos / "dark/01.png").rename(photos / "bright/01.png")
+    with np.load(npz) as arrays:
+        X, y = arrays["X"], np.repeat([5, -1], 20)
+    np.savez(npz, X=X, y=y)
+    if what == "csv":
+        frame = pd.DataFrame(X, columns=list("abc")).assign(kind=np.where(y > 0, "=up", "down, left"))
+        frame.to_csv(source, index=False)
+        label = ("--label", "kind")
+    noisy, fixed = (tmp_path / f"{name}{source.suffix}" for name in ("noisy", "fixed"))
+    assert run("noise", source, "--out", noisy, "--rate", 0.4, *label)[0] == 0
+    truth = tmp_path / "noisy.truth.csv"
+    code, out, err = run("audit", noisy, "--out", tmp_path / "a", "--truth", truth, *label)
+    assert code == 0, err
+    assert not fact(out, "really wrong").startswith("0 ")
+    assert fact(out, "precision").startswith("1.000")
+    assert fact(out, "recall").startswith("1.000")
+    store = open_store(noisy, **({"label": "kind"} if label else {}))
+    rows = table(tmp_path / "a")
+    assert sum(row["truth"] != row["given_label"] for row in rows) == int(fact(out, "flagged").split()[0])
+    path = decisions_of(tmp_path / "a", tmp_path / "d.json", store, lambda _, label: ("confirm", label))
+    assert run("apply", path, noisy, "--out", fixed, *label)[0] == 0
+    if what == "photos":
+        bright = [np.asarray(Image.open(path)).mean() > 100 for path in sorted(fixed.rglob("*.png"))]
+        assert [path.parent.name == "bright" for path in sorted(fixed.rglob("*.png"))] == bright
+        assert len(bright) == 40
+    elif what == "npz":
+        with np.load(fixed) as arrays:
+            assert arrays["y"].tolist() == y.tolist()
+    else:
+        assert fixed.read_bytes() == source.read_bytes()
+
+
+def test_the_page_is_told_how_it_was_made(run, tmp_path, npz, pages):
+    args = ["audit", npz, "--out", tmp_path / "a b", "--epochs", 3, "--random-state", 7, "--thumbnails", 9]
+    assert run(*args, "--quiet")[0] == 0
+    (page,) = pages
+    typed = f"audit {npz} --out '{tmp_path / 'a b'}' --epochs 3 --random-state 7 --thumbnails 9 --quiet"
+    assert page.command == f"noisefilter {typed}"
+    assert page.apply_command == f"noisefilter apply decisions.json {npz} --out corrected.npz"
+    assert page.thumbnails == 9
+    assert page.source.store.labels.tolist() == page.verdict.labels.tolist()
+    settings = page.settings
+    assert (settings["method"], settings["seed"], settings["epochs"]) == ("centroids", "7", "3")
+    assert settings["noisefilter"] == __version__
+    assert settings["scikit-learn"] == sklearn.__version__
+    assert settings["Python"] == ".".join(map(str, sys.version_info[:3]))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", settings["date"])
+    assert float(settings["seconds"]) < 60
+
+
+def test_the_decisions_about_digits_can_be_applied(run, tmp_path, pages):
+    run(
+        "audit",
+        "digits",
+        "--out",
+        tmp_path / "a",
+        "--noise",
+        0.1,
+        "--noise-kind",
+        "pair",
+        "--random-state",
+        2,
+    )
+    command = pages[0].apply_command.replace("decisions.json", str(tmp_path / "d.json"))
+    store = pages[0].source.store
+    decisions_of(tmp_path / "a", tmp_path / "d.json", store, lambda *_: ("remove", None))
+    code, out, err = run(*command.replace("corrected", str(tmp_path / "c")).split()[1:])
+    assert (code, err) == (0, "")
+    assert int(fact(out, "removed")) == (~pages[0].verdict.clean_mask).sum()
+
+
+def test_a_table_with_text_and_gaps_is_audited(run, tmp_path, scorer):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": rng.normal(size=40), "color": ["red", "blue"] * 20, "id": range(40)})
+    frame["kind"] = ["a", "b"] * 20
+    frame.loc[3, "size"] = np.nan
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    code, _, err = run("audit", tmp_path / "d.csv", "--out", tmp_path / "a")
+    assert code == 2
+    assert all(name in err for name in ("size", "color", "id", "kind"))
+    code, _, err = run("audit", tmp_path / "d.csv", "--out", tmp_path / "a", "--label", "species")
+    assert code == 2
+    assert err.startswith("--label must ")
+    assert all(name in err for name in ("'species'", "size", "color", "id", "kind"))
+    args = ("--label", "kind", "--drop", "id", "--write-clean", tmp_path / "c.csv")
+    assert run("audit", tmp_path / "d.csv", "--out", tmp_path / "a", *args)[0] == 0
+    assert np.isfinite(scorer.made[0].X).all()
+    assert {row["verdict"] for row in table(tmp_path / "a")} == {"clean"}
+    assert (tmp_path / "c.csv").read_bytes() == (tmp_path / "d.csv").read_bytes()
+
+
+def test_an_embedding_beside_the_source_is_judged(run, tmp_path, photos, scorer):
+    embedding = np.random.default_rng(0).normal(size=(40, 5))
+    np.save(tmp_path / "e.npy", embedding)
+    args = ("audit", photos, "--out", tmp_path / "a", "--features")
+    assert run(*args, tmp_path / "e.npy")[0] == 0
+    assert np.allclose(scorer.made[0].X, embedding)
+    np.save(tmp_path / "e.npy", embedding[1:])
+    code, _, err = run(*args, tmp_path / "e.npy")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "39" in err
+
+
+@pytest.mark.parametrize("what", ["write_report", "write"])
+def test_a_failure_of_any_file_leaves_none(run, tmp_path, npz, monkeypatch, what):
+    run("audit", npz, "--out", tmp_path / "a", "--quiet")
+    before = tree(tmp_path), (tmp_path / "a" / "audit.json").stat().st_mtime_ns
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    owner = ArrayStore if what == "write" else sys.modules["noisefilter.audit.report"]
+    monkeypatch.setattr(owner, what, full)
+    args = ("--out", tmp_path / "a", "--write-clean", tmp_path / "c.npz", "--quiet")
+    assert run("audit", npz, *args) == (2, "", "No space left on device.\n")
+    assert (tree(tmp_path), (tmp_path / "a" / "audit.json").stat().st_mtime_ns) == before
+
+
 # what is refused
 
 
@@ -331,6 +578,24 @@ def test_many_classes_are_cut_to_the_worst(run, tmp_path):
         (["photos", "--out", "full/thesis.tex"], "must be a folder, got the file"),
         (["photos", "--out", "photos/a"], "The output must be outside the source folder"),
         (["photos", "--out", "."], "other things, such as"),
+        (["digits", "--fail-above", "1.5"], "--fail-above must be in [0, 1], got 1.5."),
+        (["digits", "--fail-above", "nan"], "--fail-above must be in [0, 1], got nan."),
+        (["digits", "--write-clean", "full"], "--write-clean must not exist yet, got 'full'."),
+        (["digits", "--write-clean", "no/c.npz"], "--write-clean must be in a folder that exists"),
+        (["digits", "--write-clean", "c.csv"], "--write-clean must end in .npz for this source"),
+        (["photos", "--write-clean", "c.npz"], "--write-clean must end in .csv for this source"),
+        (["photos", "--write-clean", "a/c.csv"], "--write-clean must be outside the output folder"),
+        (["photos", "--write-clean", "photos/c.csv"], "--write-clean must be outside the source folder"),
+        (
+            ["digits", "--decisions", "no.json"],
+            "'no.json' must be a readable file, got an error: No such file",
+        ),
+        (["digits", "--decisions", "other.json"], "The decisions in 'other.json' must be for this data set"),
+        (["digits", "--truth", "no.npy"], "'no.npy' must be a readable file, got an error: No such file"),
+        (["digits", "--truth", "full/thesis.tex"], "--truth must be a .csv or .npy file, got 'full/"),
+        (["photos", "--label", "y"], "--label must be left out for the source 'photos', got 'y'."),
+        (["digits", "--x-key", "a"], "--x-key must be left out for the source 'digits', got 'a'."),
+        (["cifar10", "--root", "empty"], "--root must be a folder with cifar10"),
     ],
 )
 def test_bad_input_is_one_sentence(run, tmp_path, photos, monkeypatch, scorer, args, sentence):
@@ -338,6 +603,7 @@ def test_bad_input_is_one_sentence(run, tmp_path, photos, monkeypatch, scorer, a
     for folder in ("empty", "full"):
         (tmp_path / folder).mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
+    (tmp_path / "other.json").write_text('{"made_by": "noisefilter report", "format": 1}')
     before = tree(tmp_path)
     code, out, err = run("audit", *args, *(() if "--out" in args else ("--out", "a")), "--quiet")
     assert (code, out) == (2, "")
@@ -412,6 +678,34 @@ def test_usage_errors_exit_2_and_help_explains():
         "noisefilter audit photos/ --out audit/",
     ):
         assert word in result.output
+
+
+def test_every_command_explains_itself_by_an_example():
+    runner, wide = CliRunner(), {"COLUMNS": "200", "TERM": "dumb"}
+    commands = runner.invoke(build_app(), ["--help"], env=wide).output
+    for name in ("audit", "apply", "noise"):
+        assert re.search(rf"^\W*{name} ", commands, re.MULTILINE)
+        assert (
+            f"Example: noisefilter {name} " in runner.invoke(build_app(), [name, "--help"], env=wide).output
+        )
+    assert "Example: noisefilter audit " in commands
+
+
+def test_the_version_is_told(run):
+    assert run("--version") == (0, f"noisefilter {__version__}\n", "")
+
+
+@pytest.mark.parametrize("package", ["jinja2", "pyarrow"])
+def test_what_only_the_results_need_is_asked_for_before_the_training(
+    run, tmp_path, scorer, monkeypatch, package
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest)
+    )
+    code, _, err = run("audit", "digits", "--out", tmp_path / "a")
+    assert (code, err) == (2, f'The command line needs {package}: pip install "noisefilter[audit]"\n')
+    assert not scorer.made
 
 
 def test_printable_keeps_letters_and_spells_out_the_rest():

@@ -254,5 +254,5 @@ def _settings(verdict: Verdict, run: Run, seconds: float) -> Mapping[str, str]:
 
 def _compare(estimated: float, limit: float | None) -> None:
     if limit is not None and not estimated <= limit:
-        complain(f"The estimated noise rate must be at most {limit:.1%} (--fail-above), got {estimated:.1%}.")
+        complain(f"The estimated noise rate must be at most {limit:g} (--fail-above), got {estimated:.6g}.")
         raise typer.Exit(1)

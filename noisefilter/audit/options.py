@@ -12,12 +12,12 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from noisefilter.audit.terminal import EXTRA
 from noisefilter.datasets import Source, Store, _check_options, _opener, _options, _with_features
-from noisefilter.errors import InputError, ParameterError
+from noisefilter.errors import ParameterError
 from noisefilter.noise import plant_noise
 
 DIGITS_NOISE, DIGITS_KIND = 0.2, "symmetric"
-EXTRA = ("jinja2", "matplotlib", "pandas", "pyarrow")  # what the commands need beside typer and rich
 READING = ("features", "image_size", "backbone", "skip_unreadable")
 
 _HOW = "How to read the source"
@@ -145,7 +145,7 @@ def check_extra() -> None:
     """Refuse to begin where the page or the tables could not be written in the end."""
     for package in EXTRA:
         if importlib.util.find_spec(package) is None:
-            raise InputError(f'The command line needs {package}: pip install "noisefilter[audit]"')
+            raise ModuleNotFoundError(name=package)
 
 
 def rows_of(data: Source) -> NDArray[np.intp]:

@@ -239,15 +239,17 @@ def read_flagged(out: str | os.PathLike[str], store: Store) -> dict[int, str | N
     try:
         frame = pd.read_parquet(path, columns=["row", "verdict", "suggested_label"], engine="pyarrow")
         flagged = frame[frame["verdict"] != PARTITION_NAMES[CLEAN]]
-        outside = (flagged["verdict"] == PARTITION_NAMES[OOD_NOISE]).tolist()
+        strangers = (flagged["verdict"] == PARTITION_NAMES[OOD_NOISE]).tolist()
         suggested = [str(label) for label in flagged["suggested_label"].tolist()]
         rows = [int(row) for row in flagged["row"]]
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these kinds
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:  # pyarrow's are such
         raise InputError(f"{str(path)!r} must be the table of an audit, got an error: {error}.") from error
     if any(not 0 <= row < len(store) for row in rows):
         raise InputError(f"{str(path)!r} must be about the {len(store)} rows of the data set, got others.")
-    labels = [None if out else label for out, label in zip(outside, suggested, strict=True)]
-    return dict(zip(rows, labels, strict=True))
+    return {
+        row: None if stranger else label
+        for row, stranger, label in zip(rows, strangers, suggested, strict=True)
+    }
 
 
 def _defused(text: str, prefix: str) -> str:

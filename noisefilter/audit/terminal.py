@@ -26,6 +26,7 @@ from noisefilter.verdict import PARTITION_NAMES, Verdict
 
 __all__ = ["complain", "one_sentence", "printable", "show", "show_facts"]
 
+EXTRA = ("PIL", "jinja2", "matplotlib", "pandas", "pyarrow")  # beside typer and rich, what [audit] brings
 _CLASSES_SHOWN = 20
 
 
@@ -56,6 +57,9 @@ def one_sentence(context: typer.Context) -> Iterator[None]:
             where = f"{error.filename!r}: " if error.filename else ""
             _end(f"{where}{error.strerror or error}.", 2, context)
         except Exception as error:
+            package = (getattr(error, "name", None) or "").partition(".")[0]
+            if isinstance(error, ModuleNotFoundError) and package in EXTRA:
+                _end(f'The command line needs {package}: pip install "noisefilter[audit]"', 2, context)
             _end(f"Unexpected {type(error).__name__}: {error} (--debug shows where)", 3, context)
 
 
