@@ -188,7 +188,7 @@ def _single(values: Any) -> Any:
 
 
 class _Column(NamedTuple):
-    """A column that was read: float64 numbers, or categories as objects with None; or why there is none."""
+    """A column that was read: float64 numbers, or categories as objects with NaN; or why there is none."""
 
     name: str
     values: NDArray[Any] | None = None
@@ -225,18 +225,18 @@ class _Reader:
             return self.left_out(name, f"holds {nested}")
         typed = None if forced else _typed(cells)
         if typed is not None:
-            return self._numbers(name, typed)
+            return self._numbers(name, *typed)
         texts = self._texts(cells)
         if not len(texts.values):
             return self.left_out(name, "every cell is missing")
         if forced or isinstance(cells.dtype, pd.CategoricalDtype):
             return self._categories(name, texts, forced)
-        for parse, what in ((self._parsed, "numbers"), (_flags, "true or false"), (_days, "dates, as days")):
-            parsed = parse(texts.values)
+        spelled, what = self._spelled(texts.values)
+        self._refuse_mixed(name, texts, np.isnan(spelled))
+        flags, days = _flags(texts.values), _days(texts.values)
+        for parsed, called in ((spelled, what), (flags, "true or false"), (days, "dates, as days")):
             if not np.isnan(parsed).any():
-                return self._numbers(name, texts.cells(parsed, np.nan), what)
-            if what == "numbers":
-                self._refuse_mixed(name, texts, np.isnan(parsed))
+                return self._numbers(name, texts.cells(parsed, np.nan), called)
         return self._categories(name, texts, forced)
 
     def left_out(self, name: str, reason: str) -> _Column:
@@ -250,18 +250,20 @@ class _Reader:
         merged, texts = pd.factorize(stripped)
         return _Texts(np.append(merged, -1)[codes], np.asarray(texts, dtype=object))
 
-    def _parsed(self, texts: NDArray[Any]) -> NDArray[np.float64]:
-        parsed = _floats(texts)
-        if self.decimal == "," and np.isnan(parsed).any() and not any("." in text for text in texts):
-            with_point = _floats(np.array([text.replace(",", ".") for text in texts], dtype=object))
-            parsed = parsed if np.isnan(with_point).any() else with_point
-        return parsed
+    def _spelled(self, texts: NDArray[Any]) -> tuple[NDArray[np.float64], str]:
+        """Return the numbers that texts spell, NaN for other texts, and what to call them."""
+        if self.decimal == ",":
+            parsed = _floats(np.array([text.replace(",", ".") for text in texts], dtype=object))
+            marks = set("".join(texts[~np.isnan(parsed)])) & {",", "."}
+            if marks == {","}:
+                return parsed, "numbers with a decimal comma"
+        return _floats(texts), "numbers"
 
     def _refuse_mixed(self, name: str, texts: _Texts, is_text: NDArray[np.bool_]) -> None:
         text_cells = texts.cells(is_text, False) & (texts.codes >= 0)
         n_texts = int(text_cells.sum())
         n_numbers = int((texts.codes >= 0).sum()) - n_texts
-        if n_numbers < n_texts or not n_numbers:
+        if not n_texts or n_numbers < n_texts:
             return
         first = int(np.argmax(text_cells))
         text = texts.values[texts.codes[first]]
@@ -276,7 +278,7 @@ class _Reader:
     def _where(self, position: int) -> str:
         return self.place(int(self.rows[position]))
 
-    def _numbers(self, name: str, values: NDArray[np.float64], what: str = "numbers") -> _Column:
+    def _numbers(self, name: str, values: NDArray[np.float64], what: str) -> _Column:
         values = np.where(np.isin(values, _floats(np.array(self.missing, dtype=object))), np.nan, values)
         known = values[~np.isnan(values)]
         too_large = np.abs(values) > _LARGEST
@@ -309,7 +311,9 @@ class _Reader:
         treatment = "categories" if n_texts <= _ONE_HOT else "numbered"
         how = "a column each" if n_texts <= _ONE_HOT else "numbered and scaled"
         own = f", {n_missing:,} missing as one of their own" if n_missing else ""
-        return _Column(name, texts.cells(texts.values, None), treatment, f"{n_texts} categories{own}, {how}")
+        return _Column(
+            name, texts.cells(texts.values, np.nan), treatment, f"{n_texts} categories{own}, {how}"
+        )
 
 
 def _nested(cells: pd.Series) -> str:
@@ -320,18 +324,18 @@ def _nested(cells: pd.Series) -> str:
     return f"values of the type {' and '.join(kinds)}" if kinds else ""
 
 
-def _typed(cells: pd.Series) -> NDArray[np.float64] | None:
-    """Return columns that are numbers by their type, times as days; or None."""
+def _typed(cells: pd.Series) -> tuple[NDArray[np.float64], str] | None:
+    """Return columns that are numbers by their type, and what to call them; or None."""
     if pd.api.types.is_datetime64_any_dtype(cells.dtype):
         utc = pd.to_datetime(cells, utc=True).dt.tz_localize(None)
-        return _in_days(utc.to_numpy(dtype="datetime64[us]") - np.datetime64(0, "us"))
+        return _in_days(utc.to_numpy(dtype="datetime64[us]") - np.datetime64(0, "us")), "dates, as days"
     if pd.api.types.is_timedelta64_dtype(cells.dtype):
-        return _in_days(cells.to_numpy(dtype="timedelta64[us]"))
-    if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_numeric_dtype(cells.dtype):
-        if isinstance(cells.dtype, pd.CategoricalDtype) or pd.api.types.is_complex_dtype(cells.dtype):
-            return None
-        return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
-    return None
+        return _in_days(cells.to_numpy(dtype="timedelta64[us]")), "times, as days"
+    is_flag, is_number = pd.api.types.is_bool_dtype(cells.dtype), pd.api.types.is_numeric_dtype(cells.dtype)
+    if isinstance(cells.dtype, pd.CategoricalDtype) or not (is_flag or is_number):
+        return None
+    numbers = np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
+    return numbers, "true or false" if is_flag else "numbers"
 
 
 def _in_days(times: NDArray[np.timedelta64]) -> NDArray[np.float64]:

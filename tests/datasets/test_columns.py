@@ -197,7 +197,12 @@ def test_thousands_are_no_numbers():
 
 def test_decimal_commas_where_asked_for():
     cells = ["1,5", "2", "-,25", "1,2e1"]
-    np.testing.assert_allclose(only(cells, decimal=",").X[:, 0], scaled([1.5, 2, -0.25, 12]), rtol=1e-6)
+    prepared = only(cells, decimal=",")
+    np.testing.assert_allclose(prepared.X[:, 0], scaled([1.5, 2, -0.25, 12]), rtol=1e-6)
+    assert prepared.preparation == [("x", "numbers with a decimal comma, scaled")]
+    assert only(["1.5", "2.5", "7"], decimal=",").preparation == [("x", "numbers, scaled")]
+    with pytest.raises(InputError, match=r"2 numbers and 1 texts such as 'a\.b'"):
+        only(["1,5", "2,5", "a.b"], decimal=",")
     with pytest.raises(InputError, match="different texts"):
         only(cells)
     with pytest.raises(InputError, match=r"2 numbers and 1 texts such as '1,5'"):

@@ -479,7 +479,7 @@ def test_columns_are_read_by_their_types(parquet):
         )
     ).load()
     assert dict(source.preparation) == {
-        "date": "numbers, 1 missing by their median and marked, scaled",
+        "date": "dates, as days, 1 missing by their median and marked, scaled",
         "flag": "true or false, 1 missing by their median and marked, scaled",
         "whole": "numbers, 1 missing by their median and marked, scaled",
         "kind": "2 categories, 1 missing as one of their own, a column each",
