@@ -39,7 +39,9 @@ __all__ = [
     "load_digits",
     "load_image_folder",
     "load_npz",
+    "loaded",
     "open_store",
+    "opened",
 ]
 
 
@@ -75,16 +77,30 @@ def load(
     ParameterError
         If there is no such option for this source, or not together with ``features``.
     """
+    store, reading = opened(source, {**options, **({} if features is None else {"features": features})})
+    return loaded(store, reading, verbose=verbose)
+
+
+def opened(source: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Store, dict[str, Any]]:
+    """Open a source with those of the options that opening takes; return the rest, which `loaded` takes.
+
+    Parameters and errors are as in `load`, and every option is known, ``features`` included.
+    """
     opener, arguments = _opener(source)
     opening = {name: value for name, value in options.items() if name in _options(opener)}
     store = opener(*arguments, **opening)
     reading = {name: value for name, value in options.items() if name not in opening}
-    _check_options(source, reading, store.load)
-    if features is not None:
-        return _with_features(store, features, **reading)
-    if "verbose" in _options(store.load):
-        reading["verbose"] = verbose
-    return store.load(**reading)
+    _check_options(source, {name: reading[name] for name in reading if name != "features"}, store.load)
+    return store, reading
+
+
+def loaded(store: Store, reading: Mapping[str, Any], verbose: bool = False) -> Source:
+    """Make the rows of a store numeric, by the options that `opened` returned."""
+    if "features" in reading:
+        others = {name: reading[name] for name in reading if name != "features"}
+        return _with_features(store, reading["features"], **others)
+    shown = {"verbose": verbose} if "verbose" in _options(store.load) else {}
+    return store.load(**{**reading, **shown})
 
 
 def _with_features(

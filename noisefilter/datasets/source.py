@@ -91,7 +91,8 @@ class Store(ABC):
                 f"Every row must have a label, got {len(without):,} of {len(self):,} without one, the first "
                 f"row {without[0]}. skip_unreadable (--skip-unreadable) goes on without them."
             )
-        line = f"{len(without):,} row{'s' * (len(without) > 1)} without a label: {listed([int(row) for row in without])}"
+        what = "row" if len(without) == 1 else "rows"
+        line = f"{len(without):,} {what} without a label: {listed(without.tolist())}"
         return np.flatnonzero(~missing), [*self.left_out, line]
 
     def picture(self, row: int) -> Image | None:
