@@ -417,8 +417,13 @@ def test_removed_rows_leave_and_the_others_keep_their_numbers(run, tmp_path, npz
 def test_skipped_rows_keep_the_numbers_right(run, tmp_path, photos, pages):
     (photos / "dark" / "00.png").touch()  # the first of its class, and broken
     arguments = ("audit", photos, "--out", tmp_path / "a", "--skip-unreadable")
-    _, out, _ = run(*arguments)
     names = open_store(photos).names
+    wrong = {"bright/00.png": "dark", "dark/01.png": "bright"}
+    right = [f"{name},{wrong.get(name, name.partition('/')[0])}" for name in names]
+    (tmp_path / "t.csv").write_text("\n".join(["file,label", *right]))
+    _, out, _ = run(*arguments, "--truth", tmp_path / "t.csv")
+    assert fact(out, "really wrong") == "2 (5.0%)"
+    assert fact(out, "precision").startswith("1.000")
     rows = table(tmp_path / "a")
     assert len(rows) == 40
     assert all(names[int(row["row"])] == row["file"] for row in rows)

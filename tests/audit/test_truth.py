@@ -33,7 +33,7 @@ def text(tmp_path, content):
 
 
 def test_labels_in_row_order(tmp_path):
-    for content in ("label\n3\n2\n2\n1\n", "\ufeffother,label\r\nx,3\r\nx,2\r\n\r\nx,2\r\nx,1\r\n"):
+    for content in ("label\n3\n2\n2\n1\n", "\ufefflabel,other\r\n3,x\r\n2,x\r\n\r\n2,x\r\n1,x\r\n"):
         truth = read_truth(text(tmp_path, content), STORE)
         assert truth.tolist() == [3, 2, 2, 1]
         assert truth.dtype == LABELS.dtype
