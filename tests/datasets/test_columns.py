@@ -185,6 +185,8 @@ def test_a_column_of_numbers_and_texts_is_refused():
 
 
 def test_cells_are_counted_not_different_texts():
+    with pytest.raises(InputError, match="got 3 numbers and 3 texts"):
+        only(["5"] * 3 + ["a", "b", "c"])
     with pytest.raises(InputError, match="got 6 numbers and 3 texts"):
         only(["5"] * 6 + ["a", "b", "c"])
     assert only(["a"] * 6 + ["1", "2", "3"]).X.shape == (9, 4)

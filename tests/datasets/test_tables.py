@@ -241,6 +241,11 @@ def test_a_row_counter_is_left_out_although_rows_are_skipped(file):
     assert source.X.shape == (4, 1)
 
 
+def test_missing_labels_stay_the_way_they_were(file):
+    text = "u,y\n1,a\n5,NA\n7,\n2,b\n"
+    assert copied(TableStore(file(text))).read_text() == text
+
+
 def test_no_label_anywhere(file):
     assert "got 2 of 2 without" in refused(file("u,y\n1,\n2,\n"), skip_unreadable=True)
 
