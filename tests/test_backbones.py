@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.models import get_model, get_model_weights
 
-from noisefilter.backbones import embed
+from noisefilter.backbones import _without_ends, embed
 from noisefilter.datasets import load, open_store
 from noisefilter.errors import InputError, ParameterError
 
@@ -98,9 +98,9 @@ def test_the_middle_of_a_very_long_picture_is_seen(hub):
     save(hub, NAME)
     long = Image.new("RGB", (60_000, 20), "blue")  # scaled as it is, it would be 770,000 pixels long
     long.paste("red", (29_000, 0, 31_000, 20))
-    X = embed(
-        lambda row, side: (long, long.rotate(90, expand=True), Image.new("RGB", (9, 9), "red"))[row], 3, NAME
-    )
+    images = [long, long.rotate(90, expand=True), Image.new("RGB", (9, 9), "red")]
+    assert [_without_ends(image).size for image in images] == [(160, 20), (20, 160), (9, 9)]
+    X = embed(lambda row, side: images[row], 3, NAME)
     np.testing.assert_allclose(X[:2], X[[2, 2]], rtol=1e-3, atol=1e-6)
 
 
@@ -219,3 +219,15 @@ def test_arrays_through_a_backbone(hub, tmp_path):
     assert source.store.picture(0).size == (9, 9)
     with pytest.raises(ParameterError, match="backbone must be left out for rows that are no images"):
         open_store(tmp_path / "d.npz", x_key="rows").load(backbone=NAME)
+
+
+def test_a_saved_data_set_through_a_backbone(hub, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    model, images = save(hub, NAME), pictures(3)
+    columns = {"image": images, "label": [0, 1, 0]}
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+    datasets.Dataset.from_dict(columns, features=features).save_to_disk(tmp_path / "saved")
+    source = load(tmp_path / "saved", backbone=NAME)
+    expected = naive(model, model.fc, images, get_model_weights(NAME).DEFAULT.transforms()).numpy()
+    np.testing.assert_allclose(source.X, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    assert source.kind == "images"

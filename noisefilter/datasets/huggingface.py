@@ -132,7 +132,7 @@ class HubStore(Store):
                 image_size=image_size,
                 verbose=verbose,
             )
-            left_out += self._unreadable(rows[~read], skip_unreadable)
+            left_out += self._unreadable(rows[~read], skip_unreadable and bool(read.any()))
             rows = rows[read]
         y = np.array(self.labels[rows].tolist())
         return Source(
@@ -141,11 +141,11 @@ class HubStore(Store):
         )  # fmt: skip
 
     def _unreadable(self, rows: NDArray[np.intp], skip: bool) -> list[str]:
-        if len(rows) and (not skip or len(rows) == len(self)):
+        if len(rows) and not skip:
             raise InputError(
                 f"All pictures in {str(self.path)!r} must be readable, got {len(rows):,} of {len(self):,} "
-                f"that are not, in rows {listed(rows.tolist())}. skip_unreadable (--skip-unreadable) goes on "
-                "without them."
+                f"that are not: rows {listed(rows.tolist())}. skip_unreadable (--skip-unreadable) goes on without "
+                "them."
             )
         return [f"row {row}: its picture cannot be read" for row in rows]
 

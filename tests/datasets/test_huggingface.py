@@ -85,31 +85,40 @@ def test_cells_are_the_other_columns_with_text_cut(animals):
 def test_unreadable_pictures_and_missing_labels_are_refused_or_skipped(tmp_path):
     whole = BytesIO()
     Image.new("RGB", (9, 9), "red").save(whole, "png")
-    cells = [
-        {"bytes": data, "path": None} for data in (whole.getvalue(), b"broken", whole.getvalue()[:50], b"")
-    ]
-    cells += [None, *cells[:1] * 4]
-    labels = [0, 1, 0, 1, 0, 1, -1, None, 0]
+    sound = {"bytes": whole.getvalue(), "path": None}
+    broken = [{"bytes": data, "path": None} for data in (b"broken", whole.getvalue()[:50], b"")]
+    cells = [*broken, None, sound, sound, sound, sound, *broken]
+    labels = [None, 1, 0, 1, 0, 1, -1, 0, 0, 0, None]
     save(tmp_path / "d", {"image": cells, "label": labels}, image=datasets.Image(), label=CLASSES)
     store = open_store(tmp_path / "d")
-    assert store.labels.tolist() == ["cat", "dog", "cat", "dog", "cat", "dog", None, None, "cat"]
+    names = [None, "dog", "cat", "dog", "cat", "dog", None, "cat", "cat", "cat", None]
+    assert store.labels.tolist() == names
     with pytest.raises(
-        InputError, match=r"Every row must have a label, got 2 of 9 without one, the first row 6"
+        InputError, match=r"Every row must have a label, got 3 of 11 without one, the first row 0"
     ):
         store.load()
     source = store.load(skip_unreadable=True)
-    assert source.rows.tolist() == [0, 5, 8]
+    assert source.rows.tolist() == [4, 5, 7]
     assert source.y.tolist() == ["cat", "dog", "cat"]
+    assert (source.X == (255, 0, 0)).all()
     assert source.left_out == [
-        "2 rows without a label: 6, 7",
-        *(f"row {row}: its picture cannot be read" for row in (1, 2, 3, 4)),
+        "3 rows without a label: 0, 6, 10",
+        *(f"row {row}: its picture cannot be read" for row in (1, 2, 3, 8, 9)),
     ]
     assert store.picture(1) is None
-    save(tmp_path / "e", {"image": cells[:2], "label": [0, 1]}, image=datasets.Image(), label=CLASSES)
+    part = {"image": [sound, broken[0]], "label": [0, 1]}
+    save(tmp_path / "e", part, image=datasets.Image(), label=CLASSES)
     with pytest.raises(
-        InputError, match=r"must be readable, got 1 of 2 that are not, in rows 1\. skip_unreadable"
+        InputError, match=r"must be readable, got 1 of 2 that are not: rows 1\. skip_unreadable"
     ):
         load(tmp_path / "e")
+
+
+def test_skipping_must_leave_a_picture(tmp_path):
+    columns = {"image": [{"bytes": b"broken", "path": None}] * 3, "label": [0, 1, None]}
+    save(tmp_path / "d", columns, image=datasets.Image(), label=CLASSES)
+    with pytest.raises(InputError, match="must be readable, got 2 of 3 that are not: rows 0, 1"):
+        load(tmp_path / "d", skip_unreadable=True)
 
 
 def test_one_of_several_pictures_is_chosen(tmp_path):
