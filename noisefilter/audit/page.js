@@ -129,6 +129,8 @@ function front(item) {
   return button;
 }
 
+// The folder is the given label, which stands below.
+const shortTitle = (item) => title(item).split("/").at(-1);
 const title = (item) => (item.name === undefined ? `row ${item.row}` : printable(item.name));
 
 function labelsOf(item) {
@@ -143,7 +145,7 @@ function labelsOf(item) {
 function facts(item) {
   const made = element("div", { className: "facts" },
     element("p", { className: "who" },
-      element("bdi", { className: "file", title: title(item) }, title(item)),
+      element("bdi", { className: "file", title: title(item) }, shortTitle(item)),
       element("span", { title: "score: the higher, the better the label fits" }, scoreText(item.score))),
     labelsOf(item));
   if (!isFlagged(item)) made.append(element("p", { className: "judged" }, KINDS[item.kind]));
@@ -165,7 +167,12 @@ function relabelSelect(item) {
     for (let index = 0; index < data.choices; index++) select.add(new Option(labelText(index), index));
   };
   if (data.choices <= FEW_CHOICES) fill();
-  for (const event of ["pointerdown", "focus", "keydown"]) select.addEventListener(event, fill);
+  for (const event of ["pointerdown", "focus"]) select.addEventListener(event, fill);
+  select.addEventListener("keydown", (event) => { // else the first arrow would choose a label at once
+    if (!["ArrowDown", "ArrowUp", "Enter", " "].includes(event.key) || !select.showPicker) return;
+    event.preventDefault();
+    select.showPicker();
+  });
   select.addEventListener("change", () => {
     if (select.value !== "") decideCard(item, decision(item, "relabel", labels[Number(select.value)]));
   });
@@ -350,12 +357,12 @@ gallery.addEventListener("keydown", (event) => {
   const here = event.target.closest(".card");
   if (!here || event.target.matches("select") || event.ctrlKey || event.metaKey || event.altKey) return;
   const item = items[indexOfRow.get(Number(here.dataset.row))];
-  const decide = { a: DECIDE.accept, k: DECIDE.keep, r: DECIDE.remove }[event.key];
+  const decide = { a: DECIDE.accept, k: DECIDE.keep, r: DECIDE.remove }[event.key.toLowerCase()];
   if (event.key.startsWith("Arrow")) move(here, event.key);
   else if (decide) {
     change([[item.row, decide(item)]]);
     move(gallery.querySelector(`[data-row="${item.row}"]`), "ArrowRight");
-  } else if (event.key === "u") {
+  } else if (event.key.toLowerCase() === "u") {
     change([[item.row, undefined]]);
     focusCard(gallery.querySelector(`[data-row="${item.row}"]`));
   } else if (event.key === "Enter" && event.target === here) enlarge(item);

@@ -273,6 +273,16 @@ def test_keyboard(opened, tmp_path):
     ]
 
 
+def test_an_arrow_key_opens_the_list_of_labels_and_chooses_none(opened):
+    page = opened(report_of(), reduced_motion="reduce")  # scrolling would close the list
+    select = card(page, 0).locator("select")
+    select.focus()
+    page.keyboard.press("ArrowDown")
+    assert select.evaluate("select => select.matches(':open')")
+    expect(page.locator("#progress-text")).to_have_text("0 of 130 decided")
+    page.keyboard.press("Escape")
+
+
 def test_arrow_keys_turn_the_page(opened):
     page = opened(report_of())
     card(page, 59).focus()
