@@ -144,8 +144,8 @@ class HubStore(Store):
         if len(rows) and not skip:
             raise InputError(
                 f"All pictures in {str(self.path)!r} must be readable, got {len(rows):,} of {len(self):,} "
-                f"that are not: rows {listed(rows.tolist())}. skip_unreadable (--skip-unreadable) goes on without "
-                "them."
+                f"that are not: rows {listed(rows.tolist())}. skip_unreadable (--skip-unreadable) goes on "
+                "without them."
             )
         return [f"row {row}: its picture cannot be read" for row in rows]
 
