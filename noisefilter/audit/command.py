@@ -6,7 +6,7 @@ import platform
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -103,17 +103,12 @@ def audit(
     Example: noisefilter audit people.csv --label income --out audit/ --write-clean clean.csv
     """
     with one_sentence(context):
-        started = time.perf_counter()
         typed = opt.given(
             label=label, categorical=categorical, drop=drop, missing=missing, split=split, image=image,
             root=root, x_key=x_key, y_key=y_key, features=features, image_size=image_size, backbone=backbone,
             skip_unreadable=skip_unreadable,
         )  # fmt: skip
-        again = opt.again(typed)
-        if source == "digits":
-            again += opt.again(
-                opt.given(noise=noise, noise_kind=noise_kind, random_state=random_state or None)
-            )
+        again = opt.again(typed) + opt.again_digits(source, noise, noise_kind, random_state)
         run = Run(source, out, random_state, epochs, channels, thumbnails, verbose, context.obj or (), again)
         _check_cheap(run, write_clean, fail_above)
         store, reading = opt.opened(source, typed)
@@ -123,10 +118,9 @@ def audit(
         known = store.truth if truth is None else read_truth(truth, store)
         data = _prepared(opt.loaded(store, reading, verbose), store, earlier, known)
         verdict = _judged(data, run, earlier)
-        _write(run, data, verdict, earlier, clean, started)
+        _write(run, data, verdict, earlier, clean)
         if verbose:
-            seconds = time.perf_counter() - started
-            show(data, verdict, seconds, [out, *clean], tally(earlier) if earlier else "")
+            show(data, verdict, run.seconds, [out, *clean], tally(earlier) if earlier else "")
         _compare(verdict.estimated_noise_rate, fail_above)
 
 
@@ -143,6 +137,12 @@ class Run:
     verbose: bool
     words: Sequence[str]  # the command line
     again: Sequence[str]  # the options that `apply` needs too
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been going."""
+        return time.perf_counter() - self.started
 
 
 def _check_cheap(run: Run, write_clean: Path | None, fail_above: float | None) -> None:
@@ -187,9 +187,7 @@ def _judged(data: Source, run: Run, earlier: Sequence[Decision]) -> Verdict:
     return replace(verdict, partition=np.where(by_hand, CLEAN, verdict.partition))
 
 
-def _write(
-    run: Run, data: Source, verdict: Verdict, earlier: Sequence[Decision], clean: list[Path], started: float
-) -> None:
+def _write(run: Run, data: Source, verdict: Verdict, earlier: Sequence[Decision], clean: list[Path]) -> None:
     from noisefilter.audit.report import Report, write_report  # its libraries take a moment to import
 
     about = _about(data, verdict, run, earlier)
@@ -201,7 +199,7 @@ def _write(
             source=data,
             verdict=verdict,
             command=shlex.join(["noisefilter", *run.words]),
-            settings=_settings(verdict, run, time.perf_counter() - started),
+            settings=_settings(verdict, run),
             decisions=earlier,
             thumbnails=run.thumbnails,
             apply_command=_apply_command(run, data),
@@ -237,14 +235,14 @@ def _about(data: Source, verdict: Verdict, run: Run, earlier: Sequence[Decision]
     }
 
 
-def _settings(verdict: Verdict, run: Run, seconds: float) -> Mapping[str, str]:
+def _settings(verdict: Verdict, run: Run) -> Mapping[str, str]:
     """Return how the audit was made, for people."""
     settings = {
         "method": verdict.method,
         "seed": str(run.random_state),
         "epochs": "" if run.epochs is None else str(run.epochs),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "seconds": f"{seconds:.1f}",
+        "seconds": f"{run.seconds:.1f}",
         "noisefilter": __version__,
         "Python": platform.python_version(),
         **{package: version(package) for package in ("torch", "scikit-learn", "numpy")},

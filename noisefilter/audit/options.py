@@ -88,6 +88,13 @@ def again(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def again_digits(source: str, noise: float | None, noise_kind: str | None, random_state: int) -> list[str]:
+    """Return the options that plant the same noise into the digits, as they are typed."""
+    if source != "digits":
+        return []
+    return again(given(noise=noise, noise_kind=noise_kind, random_state=random_state or None))
+
+
 def opened(source: str, options: Mapping[str, Any]) -> tuple[Store, dict[str, Any]]:
     """Open a source with those of the options that opening takes; return the rest, which loading takes.
 
