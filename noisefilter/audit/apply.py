@@ -11,6 +11,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from noisefilter import datasets
 from noisefilter.audit import options as opt
 from noisefilter.audit.copies import check_copy, whole
 from noisefilter.audit.decisions import class_of, decided, read_decisions
@@ -79,7 +80,7 @@ def apply(
             root=root, x_key=x_key, y_key=y_key,
         )  # fmt: skip
         _check_audit(undecided, audit)
-        store, _ = opt.opened(source, typed)
+        store, _ = datasets.opened(source, typed)
         store = opt.planted(store, source, noise, noise_kind, random_state)
         check_copy(out, "out", store.suffixes, source)
         made = read_decisions(decisions, store)

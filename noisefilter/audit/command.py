@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from noisefilter import __version__
+from noisefilter import __version__, datasets
 from noisefilter.audit import options as opt
 from noisefilter.audit.copies import check_apart, check_copy, whole, write_list
 from noisefilter.audit.decisions import Decision, decided, plain, read_decisions, tally
@@ -111,12 +111,12 @@ def audit(
         again = opt.again(typed) + opt.again_digits(source, noise, noise_kind, random_state)
         run = Run(source, out, random_state, epochs, channels, thumbnails, verbose, context.obj or (), again)
         _check_cheap(run, write_clean, fail_above)
-        store, reading = opt.opened(source, typed)
+        store, reading = datasets.opened(source, typed)
         store = opt.planted(store, source, noise, noise_kind, random_state)
         clean = [] if write_clean is None else [_check_clean(write_clean, store, run)]
         earlier = [] if decisions is None else read_decisions(decisions, store)
         known = store.truth if truth is None else read_truth(truth, store)
-        data = _prepared(opt.loaded(store, reading, verbose), store, earlier, known)
+        data = _prepared(datasets.loaded(store, reading, verbose), store, earlier, known)
         verdict = _judged(data, run, earlier)
         _write(run, data, verdict, earlier, clean)
         if verbose:
@@ -232,6 +232,7 @@ def _about(data: Source, verdict: Verdict, run: Run, earlier: Sequence[Decision]
         "left_out": list(data.left_out),
         "decisions": len(earlier),
         "counts": {name: facts[name] for name in counts},
+        "noise_rate_interval": verdict.noise_rate_interval,
     }
 
 

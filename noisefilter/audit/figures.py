@@ -50,7 +50,7 @@ def histogram_svg(verdict: Verdict, truth: NDArray[Any] | None = None) -> str:
         An ``<svg>`` to be put into a page as it is. Its colors are the page's ``--ink``, ``--muted``,
         ``--line``, ``--clean`` and ``--wrong``; it names nothing outside itself.
     """
-    with _canvas("histogram", (6.4, 3.6)) as (ax, drawn):
+    with _canvas("histogram", (6.4, 4.3)) as (ax, drawn):
         ScoreHistogramDisplay.from_verdict(verdict, truth=truth, ax=ax, colors=(_CLEAN, _WRONG, _MUTED))
     flagged = int((~verdict.clean_mask).sum())
     says = f"Histogram of the scores of {len(verdict):,} rows, {flagged:,} of them judged wrong"

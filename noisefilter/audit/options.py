@@ -13,7 +13,7 @@ import typer
 from numpy.typing import NDArray
 
 from noisefilter.audit.terminal import EXTRA
-from noisefilter.datasets import Source, Store, _check_options, _opener, _options, _with_features
+from noisefilter.datasets import Source, Store
 from noisefilter.errors import ParameterError
 from noisefilter.noise import plant_noise
 
@@ -93,35 +93,6 @@ def again_digits(source: str, noise: float | None, noise_kind: str | None, rando
     if source != "digits":
         return []
     return again(given(noise=noise, noise_kind=noise_kind, random_state=random_state or None))
-
-
-def opened(source: str, options: Mapping[str, Any]) -> tuple[Store, dict[str, Any]]:
-    """Open a source with those of the options that opening takes; return the rest, which loading takes.
-
-    Raises
-    ------
-    InputError
-        If there is nothing of that name, or nothing that can be read.
-    ParameterError
-        If neither takes an option.
-    """
-    opener, arguments = _opener(source)
-    opening = {name: value for name, value in options.items() if name in _options(opener)}
-    store = opener(*arguments, **opening)
-    reading = {name: value for name, value in options.items() if name not in opening}
-    _check_options(source, {name: reading[name] for name in reading if name != "features"}, store.load)
-    return store, reading
-
-
-def loaded(store: Store, reading: Mapping[str, Any], verbose: bool) -> Source:
-    """Make the rows of a store numeric, by the options that `opened` returned."""
-    if "features" in reading:
-        return _with_features(
-            store, **{"path" if name == "features" else name: reading[name] for name in reading}
-        )
-    if "verbose" in _options(store.load):
-        reading = {**reading, "verbose": verbose}
-    return store.load(**reading)
 
 
 def planted(store: Store, source: str, rate: float | None, kind: str | None, random_state: int) -> Store:

@@ -11,6 +11,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from noisefilter import datasets
 from noisefilter.audit import options as opt
 from noisefilter.audit.copies import check_copy, check_new, whole, write_list
 from noisefilter.audit.terminal import one_sentence, printable, show_facts
@@ -59,7 +60,7 @@ def noise(
         )  # fmt: skip
         reading = opt.given(features=features, image_size=image_size, skip_unreadable=skip_unreadable)
         _check_kind(kind)
-        store, reading = opt.opened(source, {**typed, **reading})
+        store, reading = datasets.opened(source, {**typed, **reading})
         check_copy(out, "out", store.suffixes, source)
         truth = _beside(out, store)
         check_new(truth, "The file for the truth")
@@ -86,7 +87,7 @@ def _labelled(
 ) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any] | None]:
     """Return the rows that can be labelled, their labels, and what they hold if the kind asks for it."""
     if kind in ROW_KINDS:
-        data = opt.loaded(store, reading, verbose=True)
+        data = datasets.loaded(store, reading, verbose=True)
         return opt.rows_of(data), data.y, data.X
     rows, _ = store.usable(bool(reading.get("skip_unreadable")))
     return rows, store.labels[rows], None

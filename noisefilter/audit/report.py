@@ -142,6 +142,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "histogram": Markup(histogram_svg(verdict, source.truth)),
         "has_threshold": verdict.threshold is not None,
         "transition": Markup("" if verdict.transition_matrix is None else transition_svg(verdict)),
+        "uneven": _is_uneven(verdict.transition_matrix),
         "classes": _class_rows(verdict, facts["classes"]),
         "confusions": [
             {
@@ -164,6 +165,14 @@ def page_data(report: Report) -> dict[str, Any]:
         "method": verdict.method,
         "version": __version__,
     }
+
+
+def _is_uneven(matrix: NDArray[np.float64] | None) -> bool:
+    """Say whether some pair of classes is mixed up much more than the average one."""
+    if matrix is None:
+        return False
+    pairs = matrix[~np.eye(len(matrix), dtype=bool)]
+    return bool(pairs.max() > 1.5 * pairs.mean())
 
 
 def _json(value: Any) -> str:

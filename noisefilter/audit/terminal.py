@@ -148,7 +148,7 @@ def _overview(source: Source, verdict: Verdict, facts: dict[str, Any]) -> list[t
         ("estimated noise rate", _estimate(verdict)),
     ]
     if source.left_out:
-        lines.append(("files left out", f"{len(source.left_out):,}, such as {source.left_out[0]!r}"))
+        lines.append(("left out", f"{len(source.left_out):,}, such as {source.left_out[0]!r}"))
     return lines if source.truth is None else lines + _hits(verdict, verdict.labels != source.truth)
 
 

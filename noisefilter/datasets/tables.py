@@ -401,10 +401,7 @@ def _label_column(columns: list[str], label: str | None, table: str) -> str:
     """Return which column holds the labels."""
     if label is not None:
         if label not in columns:
-            raise InputError(
-                f"label must name a column of {table}, got {label!r}; it has {named(columns)}. "
-                "--label NAME says which."
-            )
+            raise InputError(f"label must name a column of {table}, got {label!r}; it has {named(columns)}.")
         return label
     likely = [column for column in columns if column.strip().casefold() in _LABEL_NAMES]
     if len(likely) == 1:
