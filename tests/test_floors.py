@@ -36,7 +36,7 @@ FLOORS = (
         "models",
         "backbones",
     },
-    {"base", "handover"},
+    {"base", "handover", "trained"},
     {"filters"},
     {"trainers"},
     {"compose", "datasets", "audit", "cli", "__main__"},

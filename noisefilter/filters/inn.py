@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
 from noisefilter import estimates, scores, splits
-from noisefilter.base import BaseFilter, NoiseEstimate, check_number
+from noisefilter.base import NoiseEstimate
 from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError, TrainingDivergedError
-from noisefilter.mixtures import mixture
-from noisefilter.models import Model, build_model, feeds_raw
+from noisefilter.models import Model
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
 from noisefilter.paths import Quadrature, mean_path_probs, mean_path_probs_between, quadrature
 from noisefilter.splits import Split
+from noisefilter.trained import NetworkFilter, check_at_least_1, check_positive
 from noisefilter.verdict import Signals
 
 __all__ = ["INNScorer"]
-
-_CHOICES = {
-    "row_score": ("corrected", "margin", "probability"),
-    "feature_network": ("f", "own"),
-    "objective": ("cross_entropy", "mixup"),
-    "split": ("auto", "probes", "joint", "beta", "gaussian", "threshold", "keep"),
-}
 
 
 class _Fitted(NamedTuple):
@@ -44,7 +36,7 @@ class _Fitted(NamedTuple):
     recorded: bool  # whether there are probabilities of the training time to average with
 
 
-class INNScorer(BaseFilter):
+class INNScorer(NetworkFilter):
     r"""Believes a label if the network keeps to it all along the way to the nearest rows.
 
     A network :math:`f` is trained on all rows, wrong labels included. On the straight path from a row to one
@@ -155,6 +147,12 @@ class INNScorer(BaseFilter):
     (7, 0)
     """
 
+    _choices: ClassVar = {
+        "row_score": ("corrected", "margin", "probability"),
+        "feature_network": ("f", "own"),
+        "objective": ("cross_entropy", "mixup"),
+    }
+
     def __init__(
         self,
         estimator: Any = None,
@@ -232,12 +230,13 @@ class INNScorer(BaseFilter):
     ) -> tuple[Signals, _Fitted]:
         n = len(codes)
         probe_rows, probe_codes = self._plant(codes, n_classes, rng)
-        f = self._model(rows, n_classes, ("mean_probs",), self.objective, rng)
+        mixup = {"objective": self.objective, "mixup_alpha": self.mixup_alpha}
+        f = self._build(rows, n_classes, ("mean_probs",) if self.average else (), rng, **mixup)
         trained = codes.copy()
         trained[probe_rows] = probe_codes
         recorded = f.train(rows, trained, n_classes)
         shared = features is not None or self.feature_network == "f"
-        h = f if shared else self._model(rows, n_classes, (), "cross_entropy", rng)
+        h = f if shared else self._build(rows, n_classes, (), rng, **mixup | {"objective": "cross_entropy"})
         if not shared:
             h.train(rows, codes, n_classes)
         probs, space = _evaluated(f, h, rows, features)
@@ -254,28 +253,6 @@ class INNScorer(BaseFilter):
         )  # fmt: skip
         recorded_probs = signals.mean_probs is not None
         return signals, _Fitted(f, h, rows, probs, space, features is not None, recorded_probs)
-
-    def _model(self, rows: Rows, n_classes: int, record: tuple[str, ...], objective: str, rng: Any) -> Model:
-        training = {"objective": objective, "mixup_alpha": self.mixup_alpha}
-        settings = {
-            "max_epochs": self.max_epochs, "batch_size": self.batch_size, "lr": self.lr,
-            "verbose": self.verbose,
-        }  # fmt: skip
-        return build_model(
-            self.estimator, rows, n_classes, network=self.network, settings=settings, training=training,
-            record=record if self.average else (), seed=int(rng.randint(2**31 - 1)),
-        )  # fmt: skip
-
-    def _plant(
-        self, codes: NDArray[np.int64], n_classes: int, rng: Any
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        wanted = self.probes
-        if wanted is None:
-            n = len(codes)
-            wanted = (
-                min(2_000, max(0.04 * n, min(200, 0.1 * n))) / n if self.split in ("auto", "probes") else 0.0
-            )
-        return splits.plant_probes(codes, n_classes, wanted, np.random.default_rng(rng.randint(2**31 - 1)))
 
     def _rule(self) -> Quadrature:
         return quadrature(self.quadrature, self.n_interior)
@@ -315,29 +292,20 @@ class INNScorer(BaseFilter):
         score = scores.log_margin if self.row_score == "margin" else scores.given_probability
         return score(probs, codes)
 
+    def _probe_scores(self, signals: Signals, noise: NoiseEstimate) -> NDArray[np.float64]:
+        rows, planted = signals.require("probe_rows", "probe_codes")
+        return self._row_scores(self._class_probs(signals)[rows], planted, noise)
+
     def _split(
         self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
     ) -> Split:
-        if self.split == "auto":
-            return self._at_rate(scores, noise.rate)
-        if self.split == "probes":
-            rows, planted = signals.require("probe_rows", "probe_codes")
-            own = self._row_scores(self._class_probs(signals)[rows], planted, noise)
-            return splits.probes(scores, own, len(noise.transition))
-        if self.split == "joint":
-            return _joint(self._class_probs(signals), codes, scores, signals.probe_rows)
-        if self.threshold is not None:
-            return splits.threshold(scores, self.threshold)
-        if self.keep is not None:
-            return splits.keep_fraction(scores, self.keep)
-        return mixture(scores, kind="beta" if self.split == "beta" else "gaussian")
-
-    def _at_rate(self, scores: NDArray[np.float64], rate: float) -> Split:
-        split = splits.at_rate(scores, rate)
+        if self.split != "auto":
+            return super()._split(scores, signals, codes, noise)
+        split = splits.at_rate(scores, noise.rate)
         if self.row_score != "probability":
             return split
         odds = logit(np.clip(scores, 1e-12, 1 - 1e-12))  # clean_proba is read off log-odds
-        return split._replace(clean_proba=splits.at_rate(odds, rate).clean_proba)
+        return split._replace(clean_proba=splits.at_rate(odds, noise.rate).clean_proba)
 
     # Rows that arrive later.
 
@@ -355,48 +323,13 @@ class INNScorer(BaseFilter):
     def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
         return _evaluated(fitted.h, fitted.h, rows, None)[1]
 
-    def _feeds_raw(self) -> bool:
-        return feeds_raw(self.estimator)
-
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
-        for name, values in _CHOICES.items():
-            if getattr(self, name) not in values:
-                raise ParameterError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
-        if not (self.network is None or isinstance(self.network, type)):
-            raise ParameterError(
-                f"network must be a class, got an object of type {type(self.network).__name__}. "
-                "An instance would carry its trained weights into every fold."
-            )
-        self._check_numbers()
-        self._rule()
-        self._check_split()
-
     def _check_numbers(self) -> None:
-        at_least_1 = ("a whole number of at least 1", lambda value: value >= 1)
-        positive = ("greater than 0 and finite", lambda value: 0 < value < np.inf)
-        for name in ("n_neighbors", "n_interior"):
-            check_number(name, getattr(self, name), Integral, *at_least_1)
-        check_number("mixup_alpha", self.mixup_alpha, Real, *positive)
-        for name, kind, rule, holds in (
-            ("max_epochs", Integral, *at_least_1),
-            ("batch_size", Integral, "a whole number of at least 2", lambda value: value >= 2),
-            ("lr", Real, *positive),
-            ("threshold", Real, "finite", np.isfinite),
-            ("keep", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
-            ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
-        ):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), kind, rule, holds)
+        check_at_least_1(self, "n_neighbors", "n_interior")
+        check_positive(self, "mixup_alpha")
+        self._rule()
 
     def _check_split(self) -> None:
-        for name in ("threshold", "keep"):
-            value = getattr(self, name)
-            if (value is not None) != (self.split == name):
-                raise ParameterError(
-                    f"{name} must be given with split={name!r} and only then, got {name}={value!r} "
-                    f"with split={self.split!r}."
-                )
+        super()._check_split()
         # Beta needs [0, 1]; on corrected log-odds, which have no upper end, a Gaussian splits the clean rows.
         mixtures = {"beta": ("probability",), "gaussian": ("probability", "margin")}
         if self.row_score not in mixtures.get(self.split, (self.row_score,)):
@@ -404,21 +337,6 @@ class INNScorer(BaseFilter):
             raise ParameterError(
                 f"row_score must be {allowed_scores} with split={self.split!r}, got {self.row_score!r}."
             )
-        if self.split == "probes" and self.probes == 0:
-            raise ParameterError("probes must be greater than 0 with split='probes', got 0.")
-
-
-def _joint(
-    probs: NDArray[Any], codes: NDArray[np.int64], scores: NDArray[np.float64], planted: NDArray[Any] | None
-) -> Split:
-    """Apply the joint, and judge planted rows, who learned another label, by the rank of their scores."""
-    if planted is None:
-        return splits.joint(probs, codes)
-    others = np.delete(np.arange(len(codes)), planted)
-    split = splits.joint(probs[others], codes[others])
-    clean = scores >= np.quantile(scores[others], 1.0 - split.clean.mean())
-    clean[others] = split.clean
-    return split._replace(clean=clean)
 
 
 def _evaluated(

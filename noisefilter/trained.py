@@ -1,0 +1,156 @@
+"""NetworkFilter: what the filters share that train a network of their own."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisefilter import splits
+from noisefilter.base import BaseFilter, NoiseEstimate, check_number
+from noisefilter.batches import Rows
+from noisefilter.errors import ParameterError
+from noisefilter.mixtures import mixture
+from noisefilter.models import Model, build_model, feeds_raw
+from noisefilter.splits import Split
+from noisefilter.verdict import Signals
+
+_AT_LEAST_1 = ("a whole number of at least 1", lambda value: value >= 1)
+_POSITIVE = ("greater than 0 and finite", lambda value: 0 < value < np.inf)
+
+
+class NetworkFilter(BaseFilter):
+    """A filter that trains one network, or two alike, and may plant wrong labels into the training.
+
+    On top of those of :class:`BaseFilter` it has the parameters of the network (``estimator``, ``network``,
+    ``max_epochs``, ``batch_size``, ``lr``), of the decision (``split``, ``threshold``, ``keep``), and
+    ``probes``.
+    """
+
+    estimator: Any
+    network: Any
+    max_epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    split: str
+    threshold: float | None
+    keep: float | None
+    probes: float | None
+
+    # Rules for split=, and parameters that must be one of a few values; a filter may name others.
+    _splits: ClassVar[tuple[str, ...]] = ("auto", "probes", "joint", "beta", "gaussian", "threshold", "keep")
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def _build(self, rows: Rows, n_classes: int, record: tuple[str, ...], rng: Any, **training: Any) -> Model:
+        """Return an untrained model; ``training`` are further parameters of :class:`noisefilter.Net`."""
+        settings = {
+            "max_epochs": self.max_epochs, "batch_size": self.batch_size, "lr": self.lr,
+            "verbose": self.verbose,
+        }  # fmt: skip
+        return build_model(
+            self.estimator, rows, n_classes, network=self.network, settings=settings, training=training,
+            record=record, seed=int(rng.randint(2**31 - 1)),
+        )  # fmt: skip
+
+    def _plant(
+        self, codes: NDArray[np.int64], n_classes: int, rng: Any
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw the rows that are trained under a wrong label on purpose, and these labels."""
+        wanted = self.probes
+        if wanted is None:
+            n = len(codes)
+            wanted = (
+                min(2_000, max(0.04 * n, min(200, 0.1 * n))) / n if self.split in ("auto", "probes") else 0.0
+            )
+        return splits.plant_probes(codes, n_classes, wanted, np.random.default_rng(rng.randint(2**31 - 1)))
+
+    def _probe_scores(self, signals: Signals, noise: NoiseEstimate) -> NDArray[np.float64]:
+        """Return the scores of the planted labels, for ``split="probes"``."""
+        rows, planted = signals.require("probe_rows", "probe_codes")
+        codes = np.zeros(len(self._class_probs(signals)), dtype=np.int64)
+        codes[rows] = planted
+        return self._score(signals, codes, noise)[rows]
+
+    def _split(
+        self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
+    ) -> Split:
+        if self.split == "auto":
+            return splits.at_rate(scores, noise.rate)
+        if self.split == "probes":
+            return splits.probes(scores, self._probe_scores(signals, noise), len(noise.transition))
+        if self.split == "joint":
+            return _joint(self._class_probs(signals), codes, scores, signals.probe_rows)
+        if self.threshold is not None:
+            return splits.threshold(scores, self.threshold)
+        if self.keep is not None:
+            return splits.keep_fraction(scores, self.keep)
+        return mixture(scores, kind="beta" if self.split == "beta" else "gaussian")
+
+    def _feeds_raw(self) -> bool:
+        return feeds_raw(self.estimator)
+
+    # -- checks -----------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for name, values in {**self._choices, "split": self._splits}.items():
+            if getattr(self, name) not in values:
+                raise ParameterError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
+        if not (self.network is None or isinstance(self.network, type)):
+            raise ParameterError(
+                f"network must be a class, got an object of type {type(self.network).__name__}. "
+                "An instance would carry its trained weights into every fold."
+            )
+        for name, kind, rule, holds in (
+            ("max_epochs", Integral, *_AT_LEAST_1),
+            ("batch_size", Integral, "a whole number of at least 2", lambda value: value >= 2),
+            ("lr", Real, *_POSITIVE),
+            ("threshold", Real, "finite", np.isfinite),
+            ("keep", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
+            ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
+        ):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), kind, rule, holds)
+        self._check_numbers()
+        self._check_split()
+
+    def _check_numbers(self) -> None:
+        """Check the numbers that a filter adds."""
+
+    def _check_split(self) -> None:
+        for name in ("threshold", "keep"):
+            value = getattr(self, name)
+            if (value is not None) != (self.split == name):
+                raise ParameterError(
+                    f"{name} must be given with split={name!r} and only then, got {name}={value!r} "
+                    f"with split={self.split!r}."
+                )
+        if self.split == "probes" and self.probes == 0:
+            raise ParameterError("probes must be greater than 0 with split='probes', got 0.")
+
+
+def check_at_least_1(estimator: Any, *names: str) -> None:
+    """Raise ParameterError unless these parameters are whole numbers of at least 1."""
+    for name in names:
+        check_number(name, getattr(estimator, name), Integral, *_AT_LEAST_1)
+
+
+def check_positive(estimator: Any, *names: str) -> None:
+    """Raise ParameterError unless these parameters are finite numbers greater than 0."""
+    for name in names:
+        check_number(name, getattr(estimator, name), Real, *_POSITIVE)
+
+
+def _joint(
+    probs: NDArray[Any], codes: NDArray[np.int64], scores: NDArray[np.float64], planted: NDArray[Any] | None
+) -> Split:
+    """Apply the joint, and judge planted rows, who learned another label, by the rank of their scores."""
+    if planted is None:
+        return splits.joint(probs, codes)
+    others = np.delete(np.arange(len(codes)), planted)
+    split = splits.joint(probs[others], codes[others])
+    clean = scores >= np.quantile(scores[others], 1.0 - split.clean.mean())
+    clean[others] = split.clean
+    return split._replace(clean=clean)
