@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from noisefilter.compose import FilteredClassifier, FilterSampler
     from noisefilter.displays import ScoreHistogramDisplay, TransitionMatrixDisplay
     from noisefilter.filters.inn import INNScorer
+    from noisefilter.filters.josrc import JoSRCSelector
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
@@ -25,6 +26,7 @@ _HOME = {
     "FilterSampler": "compose",
     "FilteredClassifier": "compose",
     "INNScorer": "filters.inn",
+    "JoSRCSelector": "filters.josrc",
     "Net": "net",
     "ScoreHistogramDisplay": "displays",
     "Signals": "verdict",
@@ -40,6 +42,7 @@ __all__ = [
     "FilterSampler",
     "FilteredClassifier",
     "INNScorer",
+    "JoSRCSelector",
     "Net",
     "ScoreHistogramDisplay",
     "Signals",

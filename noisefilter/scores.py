@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 
 _SMALLEST = 1e-12  # softmax in float32 can give exact zeros, whose logarithm no margin survives
 
@@ -51,3 +52,85 @@ def neighbor_vote(neighbors: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[
     score = 1/2 + vote/2 (Lemma 1 of arXiv:2106.15185, supplementary A).
     """
     return np.asarray((codes[neighbors] == codes[:, None]).mean(axis=1), dtype=np.float64)
+
+
+# --- Jo-SRC: Yao et al., "Jo-SRC: a contrastive approach for combating noisy labels", CVPR 2021 -------------
+
+
+def smoothed(codes: NDArray[np.int64], n_classes: int, smoothing: float) -> NDArray[np.float64]:
+    """Return label distributions (n, K): 1 - smoothing for the label, the rest spread evenly, Eq. (5)."""
+    targets = np.full((len(codes), n_classes), smoothing / (n_classes - 1))
+    targets[np.arange(len(codes)), codes] = 1.0 - smoothing
+    return targets
+
+
+def unsmoothed(probs: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
+    """Return probabilities (n, K) as they would be without label smoothing, as far as they can be told.
+
+    A network trained on smoothed labels turns the probability q of a class into
+    (1 - smoothing) q + smoothing (1 - q) / (K - 1). This is undone; where less is left than one can expect
+    of an impossible class, a thousandth of the probability stays, so that no two ranks fall together.
+    """
+    probs = np.asarray(probs, dtype=np.float64)
+    floor = smoothing / (probs.shape[1] - 1)
+    plain = np.maximum((probs - floor) / (1.0 - smoothing - floor), 1e-3 * probs)
+    return np.asarray(plain / plain.sum(axis=1, keepdims=True))
+
+
+def js_likelihood(probs: NDArray[Any], codes: NDArray[np.int64], smoothing: float) -> NDArray[np.float64]:
+    r"""Return :math:`P_{clean} = 1 - D_{JS}(p_i \| \hat y_i)` in base 2, Eq. (2) and (3), in [0, 1].
+
+    :math:`\hat y_i` is the smoothed label. Not monotone in the probability of the label: a network that is
+    surer than 1 - smoothing loses likelihood again, see :func:`js_limits`.
+    """
+    probs = np.asarray(probs, dtype=np.float64)
+    targets = smoothed(codes, probs.shape[1], smoothing)
+    middle = (probs + targets) / 2
+    bits = (rel_entr(probs, middle) + rel_entr(targets, middle)).sum(axis=1) / (2 * np.log(2))
+    return np.asarray(np.clip(1.0 - bits, 0.0, 1.0))
+
+
+def js_limits(n_classes: int, smoothing: float) -> tuple[float, float]:
+    """Return :math:`P_{clean}` of a network that knows nothing, and of one that is sure and right.
+
+    A threshold tells clean rows from others only above the first and up to the second.
+    """
+    probs = np.stack([np.full(n_classes, 1.0 / n_classes), np.eye(n_classes)[0]])
+    nothing, sure = js_likelihood(probs, np.zeros(2, dtype=np.int64), smoothing)
+    return float(nothing), float(sure)
+
+
+def js_thresholds(n_classes: int, smoothing: float) -> tuple[float, float]:
+    """Return thresholds of :math:`P_{clean}` for the end of the warm-up and for the end of training.
+
+    They lie at one half and at nine tenths of the way between :func:`js_limits`. With a smoothing of 0.1
+    and ten classes, or a hundred, they accept labels of a probability of about 0.31 (0.22) and 0.59 (0.55),
+    the rest of it spread evenly. Where the limits leave no room, they are the paper's 0.75 and 0.95.
+    """
+    nothing, sure = js_limits(n_classes, smoothing)
+    if nothing >= sure:
+        return 0.75, 0.95
+    return nothing + 0.5 * (sure - nothing), nothing + 0.9 * (sure - nothing)
+
+
+def scheduled_threshold(
+    epoch: float, n_epochs: int, warmup_epochs: int, warmup_threshold: float, final_threshold: float
+) -> float:
+    """Return the threshold of :math:`P_{clean}` in an epoch, Eq. (12): two straight lines.
+
+    ``epoch`` counts from 0, as in the official code, so that the first epoch takes every row for clean; the
+    paper counts from 1.
+    """
+    if epoch < warmup_epochs:
+        return warmup_threshold * epoch / warmup_epochs
+    late = (epoch - warmup_epochs) / max(n_epochs - warmup_epochs, 1)
+    return warmup_threshold + late * (final_threshold - warmup_threshold)
+
+
+def views_disagree(view_probs: NDArray[Any]) -> NDArray[np.bool_]:
+    r"""Return whether two views (2, n, K) of a row are taken for different classes, Eq. (4).
+
+    The paper prints min(1, \|difference of the class numbers\|), which is the same.
+    """
+    first, second = np.asarray(view_probs).argmax(axis=2)
+    return np.asarray(first != second)

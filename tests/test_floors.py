@@ -35,6 +35,7 @@ FLOORS = (
         "net",
         "models",
         "backbones",
+        "contrastive",
     },
     {"base", "handover", "trained"},
     {"filters"},

@@ -1,0 +1,376 @@
+"""Jo-SRC's training: two views of every row, three kinds of rows, and a mean teacher.
+
+Y. Yao et al., "Jo-SRC: a contrastive approach for combating noisy labels", CVPR 2021, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+
+from noisefilter import losses
+from noisefilter.batches import Rows, in_order
+from noisefilter.errors import ParameterError, TrainingDivergedError
+from noisefilter.net import Net, caught_features, local_seed
+from noisefilter.networks import SevenLayerCNN
+from noisefilter.scores import scheduled_threshold
+from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE
+
+_EVAL_BATCH = 1000
+_FEWEST_CLEAN = 0.01  # of the rows; fewer, and the threshold stops rising
+_RAMP = 9  # n / (n + 9) is the decay that looks back over a tenth of n steps
+
+
+class Views(NamedTuple):
+    """What student and teacher say of some rows after training.
+
+    Attributes
+    ----------
+    probs : (n, K) array
+        The student, of the rows as they are.
+    view_probs : (2, n, K) array
+        The student, of two random views.
+    teacher_probs : (n, K) array
+        The teacher, mean over the same views.
+    features : (n, d) array
+        Input of the student's last linear layer, of the rows as they are.
+    """
+
+    probs: NDArray[np.float32]
+    view_probs: NDArray[np.float32]
+    teacher_probs: NDArray[np.float32]
+    features: NDArray[np.float32]
+
+
+class MeanTeacher:
+    """A moving average of a network in training, in evaluation mode.
+
+    Running statistics move along with the parameters; with those of the start, a network in evaluation mode
+    would say nothing of use.
+
+    Parameters
+    ----------
+    student : torch.nn.Module
+        The network as it is at the start.
+    decay : float
+        Weight of the past in each step, in [0, 1]. It grows to this: the average goes over a tenth of the
+        steps so far until that is what the decay looks back to.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        The average.
+    """
+
+    def __init__(self, student: nn.Module, decay: float):
+        self.decay = decay
+        self.n_steps = 0
+        self.module = copy.deepcopy(student).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, student: nn.Module) -> None:
+        """Move towards the student, Eq. (8) of Jo-SRC."""
+        decay = min(self.decay, self.n_steps / (self.n_steps + _RAMP))
+        self.n_steps += 1
+        for own, other in zip(_state(self.module), _state(student), strict=True):
+            if own.is_floating_point():
+                own.lerp_(other, 1.0 - decay)
+            else:
+                own.copy_(other)
+
+
+class TwoViewNet(Net):
+    r"""A :class:`~noisefilter.Net` that is trained by Jo-SRC's Algorithm 1.
+
+    Two views of a row come from the same random transform: ``augment`` for images. Rows that have none are
+    seen twice through what is random inside the network, its dropout and input noise; a network without
+    either sees the same twice, and then no row disagrees with itself.
+
+    Parameters
+    ----------
+    module
+        As in :class:`~noisefilter.Net`, with all its other parameters. The objective is Jo-SRC's; of the
+        criterion only its kind is read: the module gives logits for cross-entropy, probabilities for NLLLoss.
+    eps_target, eps_js : float
+        Smoothing of the labels that clean rows learn, and of those that likelihoods are measured against; in
+        [0, 1).
+    warmup_epochs : int
+        :math:`t_w`: so many epochs learn from rows taken for clean alone.
+    warmup_threshold, final_threshold : float
+        :math:`\tau_c` and :math:`\tau_m`: thresholds of the clean likelihood when the warm-up and when the
+        training ends; Eq. (12) puts straight lines between them.
+    consistency : float
+        :math:`\alpha`, weight of the consistency between the views, in [0, 1].
+    teacher_decay : float
+        :math:`\omega`, in [0, 1].
+    ood_temperature : float
+        s of Eq. (7).
+    ood_cap : float
+        Largest divergence, in nats, that the views of rows out of distribution are driven to.
+
+    Attributes
+    ----------
+    teacher_ : MeanTeacher
+        Of this training.
+    groups_ : (n,) Tensor
+        What each row was taken for in the last epoch. ``history`` has, per epoch, ``threshold``, ``n_clean``,
+        ``n_id`` and ``n_ood``.
+    """
+
+    def __init__(
+        self,
+        module: type[nn.Module],
+        *args: Any,
+        eps_target: float = 0.3,
+        eps_js: float = 0.1,
+        warmup_epochs: int = 5,
+        warmup_threshold: float = 0.71,
+        final_threshold: float = 0.9,
+        consistency: float = 0.5,
+        teacher_decay: float = 0.99,
+        ood_temperature: float = 10.0,
+        ood_cap: float = 5.0,
+        **kwargs: Any,
+    ):
+        super().__init__(module, *args, **kwargs)
+        self.eps_target = eps_target
+        self.eps_js = eps_js
+        self.warmup_epochs = warmup_epochs
+        self.warmup_threshold = warmup_threshold
+        self.final_threshold = final_threshold
+        self.consistency = consistency
+        self.teacher_decay = teacher_decay
+        self.ood_temperature = ood_temperature
+        self.ood_cap = ood_cap
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for name, wanted in (("objective", "cross_entropy"), ("schedule", "steps")):
+            if getattr(self, name, wanted) != wanted:
+                raise ParameterError(
+                    f"{name} must be {wanted!r} where Jo-SRC's loss is trained, got {getattr(self, name)!r}."
+                )
+
+    # -- one epoch after the other ----------------------------------------------------------------
+
+    def _prepare(self, rows: Rows, codes: Tensor) -> int:
+        if not isinstance(self.criterion_, nn.CrossEntropyLoss | nn.NLLLoss):
+            raise ParameterError(
+                "criterion must be CrossEntropyLoss or NLLLoss where Jo-SRC's loss is trained, "
+                f"got {type(self.criterion_).__name__}."
+            )
+        n_classes = super()._prepare(rows, codes)
+        self.teacher_ = MeanTeacher(self.module_, self.teacher_decay)
+        self.groups_ = torch.zeros(len(rows), dtype=torch.uint8, device=rows.device)
+        self.epoch_, self.threshold_, self.frozen_ = -1, 0.0, False
+        return n_classes
+
+    def on_epoch_begin(
+        self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kw: Any
+    ) -> None:
+        """Raise the threshold, unless it has been frozen."""
+        super().on_epoch_begin(net, dataset_train, dataset_valid, **kw)
+        self.epoch_ += 1
+        self.last_threshold_ = self.threshold_
+        if not self.frozen_:
+            self.threshold_ = scheduled_threshold(
+                self.epoch_, self.max_epochs, self.warmup_epochs, self.warmup_threshold, self.final_threshold
+            )
+
+    def on_epoch_end(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kw: Any) -> None:
+        """Write down the sizes of the three groups; freeze the threshold where hardly a row reaches it."""
+        counts = torch.bincount(self.groups_, minlength=3).tolist()
+        self.history.record("threshold", self.threshold_)
+        for name, group in (("n_clean", CLEAN), ("n_id", ID_NOISE), ("n_ood", OOD_NOISE)):
+            self.history.record(name, counts[group])
+        if not self.frozen_ and counts[CLEAN] < _FEWEST_CLEAN * len(self.groups_):
+            self.threshold_, self.frozen_ = self.last_threshold_, True
+        super().on_epoch_end(net, dataset_train, dataset_valid, **kw)
+
+    # -- one batch --------------------------------------------------------------------------------
+
+    def _step(
+        self, rows: Rows, codes: Tensor, index: Tensor, generator: torch.Generator, watched: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Look twice, judge the rows of the batch, and update student and teacher."""
+        x, target = rows.take(index), codes[index]
+        if watched:
+            self.notify("on_batch_begin", batch=(x, target), training=True)
+        views = self._views(x, generator)
+        for name in self._optimizers:
+            getattr(self, name + "_").zero_grad(set_to_none=True)
+        with self._autocast(self._half_training()):
+            # In turn: each view is normalized by its own statistics.
+            outputs = [_first(self.module_(view)).float() for view in views]
+        first, second = (self._log_probs(output) for output in outputs)
+        groups = self._groups(first.detach(), second.detach(), target)
+        self.groups_[index] = groups
+        loss = self._objective(first, second, groups, target, views)
+        if loss is not None:
+            loss.backward()
+            if watched:
+                named = self.module_.named_parameters()
+                self.notify("on_grad_computed", named_parameters=named, X=x, y=target)
+            for name in self._optimizers:
+                getattr(self, name + "_").step()
+            self.teacher_.update(self.module_)
+        loss = torch.zeros((), device=x.device) if loss is None else loss.detach()
+        if watched:
+            self.history.record_batch("train_loss", float(loss))
+            self.notify(
+                "on_batch_end", batch=(x, target), training=True, loss=loss, y_pred=outputs[0].detach()
+            )
+        return loss, outputs[0].detach()
+
+    def _views(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self.augment is None:
+            return x, x
+        return self.augment(x, generator), self.augment(x, generator)
+
+    def _log_probs(self, output: Tensor) -> Tensor:
+        if isinstance(self.criterion_, nn.NLLLoss):  # the output is probabilities, as skorch reads it
+            return output.clamp_min(torch.finfo(output.dtype).eps).log()
+        return torch.log_softmax(output, dim=1)
+
+    def _groups(self, first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+        """Divide the batch by Criteria 3.1 and 3.2."""
+        labels = losses.smoothed(target, first.shape[1], self.eps_js)
+        clean = losses.js_likelihood(first, labels) >= self.threshold_
+        rejected = torch.where(first.argmax(1) == second.argmax(1), ID_NOISE, OOD_NOISE)
+        return torch.where(clean, CLEAN, rejected).to(torch.uint8)
+
+    def _objective(
+        self, first: Tensor, second: Tensor, groups: Tensor, target: Tensor, views: tuple[Tensor, Tensor]
+    ) -> Tensor | None:
+        """Return the loss of the batch, ``None`` where the warm-up finds nothing to learn from."""
+        clean, strange = groups == CLEAN, groups == OOD_NOISE
+        targets = losses.smoothed(target, first.shape[1], self.eps_target)
+        if self.epoch_ < self.warmup_epochs:
+            if not clean.any():
+                return None
+            return losses.two_view_cross_entropy(first[clean], second[clean], targets[clean]).mean()
+        taught = self._taught(views, half=self._half_training())
+        targets = torch.where(clean[:, None], targets, taught)
+        targets = torch.where(strange[:, None], losses.softened(taught, self.ood_temperature), targets)
+        return losses.josrc_loss(first, second, targets, strange, self.consistency, self.ood_cap)
+
+    def _taught(self, views: tuple[Tensor, Tensor], half: bool = False) -> Tensor:
+        """Return the teacher's probabilities (b, K), mean over two views; equal views are looked at once."""
+        once = views[0] is views[1]
+        with torch.no_grad(), self._autocast(half):
+            output = _first(self.teacher_.module(views[0] if once else torch.cat(views))).float()
+        probs = self._probs(output)
+        return probs if once else (probs[: len(views[0])] + probs[len(views[0]) :]) / 2
+
+    # -- after training ---------------------------------------------------------------------------
+
+    def look(self, rows: Rows) -> Views:
+        """Return what student and teacher say of rows and of two views of them; the views are seeded."""
+        generator = torch.Generator(rows.device).manual_seed(self.seed_)
+        found: list[tuple[Tensor, ...]] = []
+        with local_seed(self.seed_, rows.device), self.evaluating():
+            for index in in_order(rows, _EVAL_BATCH):
+                x = rows.take(index)
+                with caught_features(self.module_, self.feature_layer) as caught:
+                    probs = self._probs(self.outputs(x))
+                    features = caught[0].float()
+                views = self._views(x, generator)
+                with self._restless():
+                    seen = torch.stack([self._probs(self.outputs(view)) for view in views], dim=1)
+                found.append((probs, seen, self._taught(views), features))
+        all_rows = [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
+        if not all(np.isfinite(part).all() for part in all_rows):
+            raise TrainingDivergedError(
+                "The trained network must give finite outputs, got NaN or infinity. "
+                "A smaller lr= usually helps."
+            )
+        return Views(all_rows[0], all_rows[1].transpose(1, 0, 2), *all_rows[2:])
+
+    @contextmanager
+    def _restless(self) -> Iterator[None]:
+        """Leave dropout and noise on where nothing else makes the views differ; statistics stay still."""
+        if self.augment is None:
+            for part in self.module_.modules():
+                part.training = not any(True for _ in part.buffers(recurse=False))
+        try:
+            yield
+        finally:
+            self.module_.eval()
+
+
+def _state(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _first(output: Any) -> Tensor:
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
+
+
+class AdamDecay(Callback):
+    """The schedule of Jo-SRC's official code for Adam.
+
+    After 80 of 200 epochs its first beta falls to 0.1 at once, and its rate begins to fall to zero in
+    a straight line.
+
+    Parameters
+    ----------
+    start : float, default=0.4
+        Share of the training after which this happens.
+    late_beta : float, default=0.1
+        Adam's first beta from then on.
+    """
+
+    def __init__(self, start: float = 0.4, late_beta: float = 0.1):
+        self.start = start
+        self.late_beta = late_beta
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Note the learning rate at the start."""
+        self.lr_ = net.optimizer_.param_groups[0]["lr"]
+        self.epoch_ = 0
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Set learning rate and beta."""
+        start = self.start * net.max_epochs
+        if self.epoch_ >= start:
+            for group in net.optimizer_.param_groups:
+                group["lr"] = self.lr_ * (net.max_epochs - self.epoch_) / (net.max_epochs - start)
+                group["betas"] = (self.late_beta, group["betas"][1])
+        self.epoch_ += 1
+
+
+class JoSRCNetwork(SevenLayerCNN):
+    """The network of Jo-SRC's official code: six convolutions and a head of 512 hidden units."""
+
+    def __init__(self, n_channels: int, n_classes: int, image_size: int = 32):
+        super().__init__(n_channels, n_classes, image_size, hidden=512)
+
+
+def two_view_net(net: Net, optimizer: str, settings: dict[str, Any]) -> TwoViewNet:
+    """Return an untrained :class:`TwoViewNet` with the parameters of an untrained ``net``.
+
+    Parameters
+    ----------
+    net : Net
+        Its module, optimizer, augmentation and the rest are taken over.
+    optimizer : {"own", "adam"}
+        ``"adam"`` puts the Adam of the official code, with its schedule, in place of the net's own.
+    settings : dict
+        The parameters that :class:`TwoViewNet` adds.
+    """
+    parameters = net.get_params(deep=False)
+    if optimizer == "adam":
+        parameters = {name: v for name, v in parameters.items() if not name.startswith("optimizer")}
+        callbacks = parameters["callbacks"] if isinstance(parameters["callbacks"], list | tuple) else []
+        callbacks = [*callbacks, ("adam_decay", AdamDecay())]
+        parameters |= {"optimizer": torch.optim.Adam, "lr_drops": (), "callbacks": callbacks}
+    return TwoViewNet(**parameters, **settings)

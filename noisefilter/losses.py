@@ -1,0 +1,87 @@
+"""Losses as pure functions of log-probabilities: tensors in, tensors out, safe at any logits.
+
+``log_probs`` are of shape (b, K) and come from a log-softmax: products of probabilities and logarithms of
+probabilities would be NaN as soon as one of them is rounded to zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "consistency",
+    "josrc_loss",
+    "js_likelihood",
+    "smoothed",
+    "softened",
+    "two_view_cross_entropy",
+]
+
+_SMALLEST = 1e-12
+
+
+def smoothed(codes: Tensor, n_classes: int, smoothing: float) -> Tensor:
+    """Return label distributions (b, K): 1 - smoothing for the label, the rest spread evenly.
+
+    Eq. (5) of Jo-SRC.
+    """
+    targets = torch.full((len(codes), n_classes), smoothing / (n_classes - 1), device=codes.device)
+    return targets.scatter_(1, codes[:, None], 1.0 - smoothing)
+
+
+def js_likelihood(log_probs: Tensor, targets: Tensor) -> Tensor:
+    """Return one minus the Jensen-Shannon divergence in bits, (b,), in [0, 1]: Eq. (2), (3) of Jo-SRC."""
+    probs = log_probs.exp().clamp_min(_SMALLEST)
+    middle = ((probs + targets) / 2).log()
+    from_probs = probs * (probs.log() - middle)
+    from_targets = torch.xlogy(targets, targets) - targets * middle
+    return (1.0 - (from_probs + from_targets).sum(1) / (2 * math.log(2))).clamp(0.0, 1.0)
+
+
+def softened(probs: Tensor, temperature: float) -> Tensor:
+    """Return softmax(probs / temperature), (b, K): Eq. (7) of Jo-SRC.
+
+    Of probabilities, not of logits; at the paper's temperature of 10 all but uniform.
+    """
+    return torch.softmax(probs / temperature, dim=1)
+
+
+def two_view_cross_entropy(first: Tensor, second: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of both views (log-probabilities) to one target, summed, (b,).
+
+    The terms of Eq. (11) of Jo-SRC.
+    """
+    return -(targets * (first + second)).sum(1)
+
+
+def consistency(first: Tensor, second: Tensor) -> Tensor:
+    """Return KL(p || p') + KL(p' || p) of two views in bits, (b,): the terms of Eq. (9) of Jo-SRC."""
+    return ((first.exp() - second.exp()) * (first - second)).sum(1) / math.log(2)
+
+
+def josrc_loss(
+    first: Tensor, second: Tensor, targets: Tensor, strange: Tensor, weight: float, cap: float
+) -> Tensor:
+    """Return the mean joint loss of a batch, Eq. (10) of Jo-SRC; the gradient goes through both views.
+
+    Parameters
+    ----------
+    first, second : (b, K) Tensor
+        Log-probabilities of two views.
+    targets : (b, K) Tensor
+        What both are to say.
+    strange : (b,) bool Tensor
+        Rows taken for out-of-distribution, whose views are driven apart (rho = -1 in Eq. (9)).
+    weight : float
+        Alpha, the share of the consistency term, in [0, 1].
+    cap : float
+        Divergence in nats beyond which views are driven no further apart; without it the loss has no lower
+        end.
+    """
+    apart = consistency(first, second)
+    apart = torch.where(strange, -apart.clamp_max(cap / math.log(2)), apart)
+    rows = (1.0 - weight) * two_view_cross_entropy(first, second, targets) + weight * apart
+    return rows.mean()
