@@ -618,6 +618,15 @@ def test_bad_input_is_one_sentence(run, tmp_path, photos, monkeypatch, scorer, a
     assert not scorer.made  # all of it is known before the training
 
 
+def test_a_table_of_an_audit_is_not_replaced_by_its_own_audit(run, tmp_path, npz, scorer):
+    run("audit", npz, "--out", tmp_path / "a", "--quiet")
+    before = (tmp_path / "a" / "verdict.csv").read_bytes()
+    code, _, err = run("audit", tmp_path / "a/verdict.csv", "--label", "given_label", "--out", tmp_path / "a")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "The output must not have the source in it" in err
+    assert (tmp_path / "a" / "verdict.csv").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("error", "code", "sentence"),
     [

@@ -89,7 +89,7 @@ def apply(
             flagged = read_flagged(audit, store)
             for decision in made:
                 flagged.pop(decision.row, None)
-            _settle(flagged, undecided, labels, kept)
+            _settle(flagged, undecided, class_of(store.labels), labels, kept)
         if not kept.any():
             raise InputError("The decisions must leave one row at least, got none.")
         changed = kept & np.array(
@@ -110,10 +110,14 @@ def _check_audit(undecided: Undecided, audit: Path | None) -> None:
 
 
 def _settle(
-    flagged: Mapping[int, str | None], undecided: Undecided, labels: NDArray[Any], kept: NDArray[np.bool_]
+    flagged: Mapping[int, str | None],
+    undecided: Undecided,
+    classes: Mapping[str, Any],
+    labels: NDArray[Any],
+    kept: NDArray[np.bool_],
 ) -> None:
     """Remove or relabel, in place, the flagged rows."""
-    classes = {escaped(text): label for text, label in class_of(labels).items()}
+    classes = {escaped(text): label for text, label in classes.items()}
     for row, suggested in flagged.items():
         if undecided is Undecided.remove or suggested is None:
             kept[row] = False

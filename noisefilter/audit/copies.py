@@ -18,10 +18,12 @@ _FILE_SUFFIXES = (".csv", ".npy", ".npz", ".parquet", ".tsv")
 
 
 def check_apart(source: str | os.PathLike[str], out: Path, what: str = "The output") -> None:
-    """Refuse an output inside the source folder, where the next audit would take it for a class."""
-    folder = Path(source).resolve()
-    if source != "digits" and folder.is_dir() and out.resolve().is_relative_to(folder):
+    """Refuse an output inside the source folder, whose class it would be, or one that replaces the source."""
+    folder, target = Path(source).resolve(), out.resolve()
+    if source != "digits" and folder.is_dir() and target.is_relative_to(folder):
         raise InputError(f"{what} must be outside the source folder, got {str(out)!r}.")
+    if source != "digits" and folder.is_relative_to(target):
+        raise InputError(f"{what} must not have the source in it, got {str(out)!r}.")
 
 
 def check_copy(

@@ -139,7 +139,7 @@ def _check_label(decision: Decision, known: set[str], what: str) -> None:
     allowed: Mapping[Action, tuple[bool, str]] = {
         "confirm": (label is None or label in known, "a label of the data set or null"),
         "relabel": (label in known, "a label of the data set"),
-        "keep": (label == decision.given, f"the given label {decision.given!r}"),
+        "keep": (label == decision.given and label in known, f"the given label {decision.given!r}"),
         "remove": (label is None, "null"),
     }
     fits, rule = allowed[action]

@@ -133,7 +133,10 @@ class FolderStore(Store):
     def _open(self, row: int) -> Image:
         from PIL import Image
 
-        return Image.open(self.root / self.names[row], formats=formats())
+        path = self.root / self.names[row]
+        if path.is_fifo():
+            raise OSError("opening a pipe that nobody writes into would never end")
+        return Image.open(path, formats=formats())
 
     def picture(self, row: int, side: int = 128) -> Image | None:
         """Return one image, whole, its longer side at most ``side`` pixels; None if it cannot be read."""
@@ -154,7 +157,8 @@ class FolderStore(Store):
                 shutil.copy2(self.root / self.names[row], target)
             except OSError as error:
                 raise InputError(
-                    f"{self.names[row]!r} must be a file that can be copied, got an error: {error.strerror}."
+                    f"{self.names[row]!r} must be a file that can be copied, got an error: "
+                    f"{error.strerror or error}."
                 ) from error
         return names
 

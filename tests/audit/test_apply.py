@@ -101,6 +101,15 @@ def test_what_becomes_of_undecided_rows(run, tmp_path, npz, saved, undecided, la
         assert copy["target"].tolist() == labels
 
 
+def test_a_class_that_the_decisions_emptied_can_still_be_suggested(run, tmp_path, npz, saved):
+    audit = audited(tmp_path / "a", npz, [0, 1, 0, 0, 0, 0], [3, 3, 2, 1, 3, 2])
+    path = saved(npz, (0, "relabel", "1"), (4, "relabel", "1"))
+    how = ("--undecided", "relabel", "--audit", audit)
+    assert run("apply", path, tmp_path / "d.npz", "--out", tmp_path / "c.npz", *KEYS, *how)[::2] == (0, "")
+    with np.load(tmp_path / "c.npz") as copy:
+        assert copy["target"].tolist() == [1, 3, 2, 1, 1, 2]
+
+
 def test_the_audit_may_have_skipped_rows(run, tmp_path, npz, saved):
     audit = audited(tmp_path / "a", npz, [0, 1], [1, 1], rows=np.array([3, 5]))
     how = ("--undecided", "relabel", "--audit", audit)

@@ -175,6 +175,12 @@ def test_a_missing_label_is_no_class():
     assert kept.all()
 
 
+def test_a_row_without_a_label_has_none_to_keep(saved):
+    store = store_of(np.array(["a", None, "b"], dtype=object))
+    with pytest.raises(InputError, match="must have the given label 'None' as label, to keep, got 'None'"):
+        read_decisions(saved(store, (1, "keep")), store)
+
+
 def test_the_tally_counts_what_becomes_of_rows(saved):
     path = saved(STORE, (0, "confirm", "2"), (1, "confirm"), (2, "keep"), (3, "relabel", "1"))
     assert tally(read_decisions(path, STORE)) == "4 rows: 1 relabelled, 1 removed, 2 kept"

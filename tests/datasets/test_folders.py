@@ -348,6 +348,14 @@ def test_a_file_that_cannot_be_copied_is_named(photos, tmp_path):
         store.write(tmp_path / "copy", np.arange(len(store)), store.labels)
 
 
+def test_a_pipe_is_unreadable_and_waited_for_by_nobody(photos, tmp_path):
+    os.mkfifo(photos / "red/pipe.png")
+    assert load(photos, skip_unreadable=True).left_out == ["red/pipe.png"]
+    store = open_store(photos)
+    with pytest.raises(InputError, match=r"'red/pipe\.png' must be .* got an error: .*named pipe"):
+        store.write(tmp_path / "copy", np.arange(len(store)), store.labels)
+
+
 @pytest.mark.parametrize(
     ("names", "labels", "expected"),
     [
