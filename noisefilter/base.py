@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import get_config
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from noisefilter import estimates, splits
-from noisefilter.balance import replacement_rows
 from noisefilter.batches import Rows, choose_device, picked
 from noisefilter.errors import InputError, LabelError, ParameterError
-from noisefilter.handover import hand_over
-from noisefilter.inputs import Labels, as_rows, check_array_like, check_finite, check_labels, is_dataset
-from noisefilter.scores import best_other
+from noisefilter.inputs import Labels, as_rows, check_labels
+from noisefilter.scores import best_other, ood_score
 from noisefilter.splits import Split
-from noisefilter.verdict import CLEAN, ID_NOISE, Signals, Verdict
+from noisefilter.step import BaseStep, check_input, columns_of
+from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
+
+_FEWEST_KNOWN = 20  # so many rows are needed to tell where 95 % of them lie
 
 
 class NoiseEstimate(NamedTuple):
@@ -33,7 +31,7 @@ class NoiseEstimate(NamedTuple):
     interval: tuple[float, float] | None = None
 
 
-class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """What all filters share: the two doors, the verdict, and the part of a Pipeline step.
 
     A filter writes :meth:`_collect` (train, and return :class:`~noisefilter.Signals`), :meth:`_class_probs`,
@@ -70,8 +68,8 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
     channels: str | None
     device: str
     verbose: int
-    random_state: Any
     keep_signals: bool
+    open_set: bool = False
 
     # -- what a filter writes ---------------------------------------------------------------------
 
@@ -95,12 +93,33 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         """Decide which rows are clean: all but the estimated share of lowest scores."""
         return splits.at_rate(scores, noise.rate)
 
+    def _ood(
+        self, signals: Signals, codes: NDArray[np.int64], rejected: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Say which rejected rows belong to no class, (n,); what it says of the others is not read.
+
+        Planted rows are what the decision is made by: like the rejected rows they were trained under a wrong
+        label, and most of them belong to a class, surely those whose given label comes through all the same.
+        Without enough of them the clean rows stand in, of which the network is surer: fewer are then found.
+        """
+        probs, known = self._class_probs(signals), ~rejected
+        undecided = ood_score(probs)
+        if signals.probe_rows is None:
+            return splits.strangers(undecided, undecided[known])
+        planted, wrong = signals.require("probe_rows", "probe_codes")
+        seen_through = planted[best_other(probs[planted], wrong) == codes[planted]]
+        known[planted] = False
+        reference = undecided[seen_through if len(seen_through) >= _FEWEST_KNOWN else known]
+        return splits.strangers(splits.mapped_scores(undecided, planted), reference)
+
     def _check_parameters(self) -> None:
         """Raise ParameterError for parameters out of range."""
         if self.output not in ("rows", "features"):
             raise ParameterError(f"output must be 'rows' or 'features', got {self.output!r}.")
         if self.channels not in (None, "first", "last"):
             raise ParameterError(f"channels must be 'first', 'last' or None, got {self.channels!r}.")
+        if not isinstance(self.open_set, bool | np.bool_):
+            raise ParameterError(f"open_set must be True or False, got {self.open_set!r}.")
 
     # -- the two doors ----------------------------------------------------------------------------
 
@@ -122,8 +141,8 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         """
         self._check_parameters()
         labels = check_labels(y)
-        checked = _check_input(X, len(labels.codes))
-        columns = _columns(X, checked)
+        checked = check_input(X, len(labels.codes))
+        columns = columns_of(X, checked)
         rows = self._rows(checked)
         features = self._check_features(features, len(labels.codes))
         rng = check_random_state(self._seed())
@@ -165,6 +184,22 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         self._fitted = None  # a network fitted to other signals must not judge for these
         return self
 
+    def _training_key(self, seed: int) -> Any:
+        """Return what the signals of a fit depend on beside the data, or None if two fits are never alike.
+
+        Of two filters with equal keys, one can judge from the signals of the other. ``seed`` stands for a
+        ``random_state`` of None.
+        """
+        return None
+
+    def _fit_like(self, twin: Self, y: Any) -> Self:
+        """Fit by the training of another filter with the same :meth:`_training_key`, on the same rows."""
+        self.fit_signals(twin.signals_, y)
+        self._fitted = twin._fitted
+        names = ("n_features_in_", "feature_names_in_")
+        self.__dict__.update({name: vars(twin)[name] for name in names if name in vars(twin)})
+        return self
+
     def _judge(self, signals: Signals, labels: Labels) -> Verdict:
         probs, codes = self._class_probs(signals), labels.codes
         noise = self._estimate_noise(probs, signals, codes)
@@ -180,15 +215,24 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
             labels=labels.given,
             classes=labels.classes,
             scores=scores,
-            partition=np.where(split.clean, CLEAN, ID_NOISE),
+            partition=self._partition(signals, codes, split.clean),
             alternatives=labels.classes[labels.order[others]],
             threshold=split.threshold,
             clean_proba=split.clean_proba,
             estimated_noise_rate=noise.rate if split.noise_rate is None else split.noise_rate,
             noise_rate_interval=noise.interval if split.noise_rate in (None, noise.rate) else None,
             transition_matrix=noise.transition[np.ix_(rank, rank)],
+            open_set=self.open_set,
             method=type(self).__name__,
         )
+
+    def _partition(
+        self, signals: Signals, codes: NDArray[np.int64], clean: NDArray[np.bool_]
+    ) -> NDArray[np.int8]:
+        partition = np.where(clean, CLEAN, ID_NOISE).astype(np.int8)
+        if self.open_set and not clean.all():
+            partition[~clean & self._ood(signals, codes, ~clean)] = OOD_NOISE
+        return partition
 
     def _doubt_ratio(self, signals: Signals) -> tuple[float, float]:
         """Return what :func:`noisefilter.estimates.estimate_noise_rate` must know of :meth:`_class_probs`."""
@@ -210,40 +254,7 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         interval = estimates.noise_rate_interval(*given, doubt_ratio=ratio)
         return NoiseEstimate(rate, estimates.estimate_transition(probs, codes, rate), interval)
 
-    # -- the step in a Pipeline -------------------------------------------------------------------
-
-    def fit_transform(self, X: Any, y: Any = None, features: Any = None) -> Any:
-        """Fit, and return the rows with every noisy one replaced by a clean row of the same given label.
-
-        The result has the rows of ``X`` in number and order, so ``y`` needs no touching. It carries the
-        verdict to the next step; any operation on it drops the verdict. A class without a clean row
-        keeps its best-scored rows, with a warning. With ``output="features"`` the features of the
-        network stand in for the rows.
-        """
-        self.fit(X, y, features)
-        codes = check_labels(self.verdict_.labels).codes
-        rng = np.random.default_rng(self._seed())
-        index, lost = replacement_rows(codes, self.clean_mask_, self.scores_, rng)
-        if len(lost):
-            names = ", ".join(repr(self.verdict_.labels[codes == code].tolist()[0]) for code in lost)
-            warnings.warn(
-                f"No clean row is left in class {names}; its best-scored rows are kept. Judge the labels of "
-                "this class by hand, or use a decision rule that rejects less.",
-                UserWarning,
-                stacklevel=2,
-            )
-        data = self._plain(X)
-        if self.output == "features":
-            data = self._network_features(self._network(), self._new_rows(X))
-        return hand_over(self._wrap(data), index, self.verdict_)
-
-    def transform(self, X: Any) -> Any:
-        """Return the rows unchanged, or their features with ``output="features"``."""
-        check_is_fitted(self, "verdict_")
-        if self.output == "features":
-            return self._wrap(self._network_features(self._network(), self._new_rows(X)))
-        self._check_new(X)
-        return self._wrap(self._plain(X))
+    # -- rows that arrive later -------------------------------------------------------------------
 
     def score_new(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Judge rows that arrive later, with the network at hand.
@@ -275,7 +286,13 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         signals = self._collect_new(fitted, rows)
         transition = np.asarray(self.verdict_.transition_matrix)[np.ix_(order, order)]
         noise = NoiseEstimate(self.verdict_.estimated_noise_rate, transition)
-        return self._score(signals, np.argsort(order)[codes], noise)
+        return self._score_new(fitted, signals, np.argsort(order)[codes], noise)
+
+    def _score_new(
+        self, fitted: Any, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
+    ) -> NDArray[np.float64]:
+        """Return the scores of rows that arrive after fit, from what :meth:`_collect_new` found."""
+        return self._score(signals, codes, noise)
 
     def _network(self) -> Any:
         if self._fitted is None:
@@ -290,69 +307,16 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Return the column names of what :meth:`transform` gives."""
-        check_is_fitted(self, "verdict_")
-        if self.output == "features":
-            one = picked(self._network().rows, np.zeros(1, dtype=np.int64))
-            width = self._network_features(self._fitted, one).shape[1]
-            return np.array([f"{type(self).__name__.lower()}{i}" for i in range(width)], dtype=object)
-        if not hasattr(self, "n_features_in_"):
-            raise InputError(
-                "X must have been 2-D in fit for its columns to have names, got rows without columns."
-            )
-        return np.asarray(super().get_feature_names_out(input_features))
+        if self.output != "features":
+            return super().get_feature_names_out(input_features)
+        one = picked(self._network().rows, np.zeros(1, dtype=np.int64))
+        width = self._network_features(self._fitted, one).shape[1]
+        return np.array([f"{type(self).__name__.lower()}{i}" for i in range(width)], dtype=object)
 
-    def set_output(self, *, transform: str | None = None) -> Self:
-        """Choose the container of 2-D output: ``"default"`` (what came in) or ``"pandas"``.
-
-        Images, memory maps and Datasets are not affected.
-        """
-        if transform not in (None, "default", "pandas"):
-            raise ParameterError(f"transform must be 'default' or 'pandas', got {transform!r}.")
-        if transform is not None:
-            self._sklearn_output_config = {"transform": transform}
-        return self
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.input_tags.three_d_array = True
-        return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "verdict_")
-
-    @property
-    def scores_(self) -> NDArray[np.float64]:
-        """(n,) scores, higher = cleaner."""
-        return self._fitted_verdict().scores
-
-    @property
-    def clean_mask_(self) -> NDArray[np.bool_]:
-        """(n,) rows judged clean."""
-        return self._fitted_verdict().clean_mask
-
-    @property
-    def id_mask_(self) -> NDArray[np.bool_]:
-        """(n,) rows judged to have a wrong label."""
-        return self._fitted_verdict().id_mask
-
-    @property
-    def ood_mask_(self) -> NDArray[np.bool_]:
-        """(n,) rows judged to belong to no class."""
-        return self._fitted_verdict().ood_mask
-
-    def _fitted_verdict(self) -> Verdict:
-        if not hasattr(self, "verdict_"):
-            raise AttributeError(f"{type(self).__name__} has no verdict before fit.")
-        return self.verdict_
-
-    def _seed(self) -> int:
-        try:
-            return int(check_random_state(self.random_state).randint(2**31 - 1))
-        except ValueError as error:
-            raise ParameterError(
-                f"random_state must be an int, a RandomState or None, got {self.random_state!r}."
-            ) from error
+    def _output(self, X: Any, new: bool) -> Any:
+        if self.output != "features":
+            return super()._output(X, new)
+        return self._network_features(self._network(), self._new_rows(X))
 
     # -- validation, once -------------------------------------------------------------------------
 
@@ -364,13 +328,6 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
         return as_rows(
             checked, device=choose_device(self.device), channels=self.channels, raw=self._feeds_raw()
         )
-
-    def _check_new(self, X: Any, n: int | None = None) -> Any:
-        """Validate rows that arrive after fit against the columns that fit saw."""
-        checked = _check_input(X, n)
-        if _has_columns(checked):
-            validate_data(self, X, reset=False, skip_check_array=True)
-        return checked
 
     def _new_rows(self, X: Any, n: int | None = None) -> Rows:
         """Validate rows that arrive after fit for the network."""
@@ -396,65 +353,6 @@ class BaseFilter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, aut
     @abstractmethod
     def _network_features(self, fitted: Any, rows: Rows) -> NDArray[Any]:
         """Return features (n, d) of rows."""
-
-    @staticmethod
-    def _plain(X: Any) -> Any:
-        return X if hasattr(X, "__array__") or hasattr(X, "iloc") or is_dataset(X) else np.asarray(X)
-
-    def _wrap(self, data: Any) -> Any:
-        """Put 2-D arrays into the container asked for by set_output, here or globally."""
-        own = getattr(self, "_sklearn_output_config", {}).get("transform")
-        wanted = own or get_config()["transform_output"]
-        lazy = isinstance(data, np.memmap) or is_dataset(data)
-        if wanted != "pandas" or lazy or data.ndim != 2 or hasattr(data, "columns"):
-            return data
-        import pandas as pd
-
-        return pd.DataFrame(np.asarray(data), columns=self.get_feature_names_out())
-
-
-def _check_input(X: Any, n: int | None = None) -> Any:
-    """Validate ``X``, with n rows where n is given; anything but a memory map or Dataset becomes an array."""
-    if hasattr(X, "toarray"):
-        check_array(X, input_name="X")  # scikit-learn's own sentence about sparse input
-    if isinstance(X, np.memmap):
-        _check_on_disk(X)
-    elif not is_dataset(X):
-        names = np.asarray(X.columns) if hasattr(X, "columns") else None
-        X = check_array_like(X)
-        check_finite(X, names)
-    if n is not None and len(X) != n:
-        raise InputError(
-            f"X and y must have the same length, got {len(X)} rows and {n} labels. Inconsistent numbers."
-        )
-    if len(X) == 0:
-        shape = getattr(X, "shape", (0,))
-        raise InputError(
-            f"X must have rows, got 0 sample(s) (shape={shape}) while a minimum of 1 is required."
-        )
-    return X
-
-
-def _check_on_disk(X: np.memmap[Any, Any], chunk: int = 1000) -> None:
-    """Look for NaN and infinity without reading everything at once."""
-    for start in range(0, len(X) if X.dtype.kind == "f" else 0, chunk):
-        finite = np.isfinite(X[start : start + chunk])
-        if not finite.all():
-            row, *column = np.argwhere(~finite)[0]
-            where = f"column {column[0]}, " if X.ndim == 2 else ""
-            raise InputError(f"X must be finite, got NaN or infinity in {where}row {start + row}.")
-
-
-def _has_columns(checked: Any) -> bool:
-    return getattr(checked, "ndim", 0) == 2
-
-
-def _columns(X: Any, checked: Any) -> dict[str, Any]:
-    """Return ``n_features_in_`` and ``feature_names_in_``, where there are any, as scikit-learn has them."""
-    memory = BaseEstimator()
-    if _has_columns(checked):
-        validate_data(memory, X, skip_check_array=True)
-    return vars(memory)
 
 
 def check_number(name: str, value: Any, kind: type, rule: str, holds: Callable[[Any], Any]) -> None:

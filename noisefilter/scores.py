@@ -134,3 +134,18 @@ def views_disagree(view_probs: NDArray[Any]) -> NDArray[np.bool_]:
     """
     first, second = np.asarray(view_probs).argmax(axis=2)
     return np.asarray(first != second)
+
+
+# --- strangers ----------------------------------------------------------------------------------------------
+
+
+def ood_score(probs: NDArray[Any]) -> NDArray[np.float64]:
+    r"""Return how undecided the network is between all classes, in [0, 1]; **higher = stranger**.
+
+    The entropy :math:`-\sum_k P_i[k] \log P_i[k] / \log K`. A row of no class resembles none of them,
+    whatever its label. A row with the wrong label resembles the class it belongs to, and a network that did
+    not memorize the label says so.
+    """
+    probs = np.clip(np.asarray(probs, dtype=np.float64), _SMALLEST, None)
+    probs /= probs.sum(axis=1, keepdims=True)
+    return np.asarray(-(probs * np.log(probs)).sum(axis=1) / np.log(probs.shape[1]))

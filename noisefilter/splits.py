@@ -44,6 +44,7 @@ __all__ = [
     "mapped_scores",
     "plant_probes",
     "probes",
+    "strangers",
     "threshold",
 ]
 
@@ -204,6 +205,34 @@ def best_unplanted(
     result = others.copy()
     result[probe_rows] = unplanted.argmax(axis=1)
     return result
+
+
+# --- strangers ------------------------------------------------------------------------------------
+
+
+def strangers(ood_scores: NDArray[Any], known: NDArray[Any], share: float = 0.05) -> NDArray[np.bool_]:
+    """Call a row a stranger where its score is higher than that of all but a share of rows of some class.
+
+    Needs no rate: where nothing is out of distribution, about that share is called so by mistake.
+
+    Parameters
+    ----------
+    ood_scores : (n,) array
+        :func:`noisefilter.scores.ood_score`, higher = stranger.
+    known : (m,) array
+        The same score of rows that belong to one of the classes. With m = 0 there is no stranger.
+    share : float, default=0.05
+        In [0, 1].
+
+    Returns
+    -------
+    (n,) bool array
+    """
+    ood_scores = finite(ood_scores, "ood_scores")
+    share = as_share(share, "share")
+    if not len(known):
+        return np.zeros(len(ood_scores), dtype=bool)
+    return np.asarray(ood_scores > np.quantile(finite(known, "known"), 1.0 - share))
 
 
 # --- confident learning ---------------------------------------------------------------------------

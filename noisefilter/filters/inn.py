@@ -98,6 +98,9 @@ class INNScorer(NetworkFilter):
         Share of rows, drawn at random, that are trained under a wrong label, to show how wrong labels score
         in this very training; in [0, 0.5]. Their own scores are read by rank. Default: 4 %, up to 200 rows
         where that is no more than a tenth, and at most 2,000 rows; none for rules that do not read them.
+    open_set : bool, default=False
+        Look for strangers too: divide the rejected rows into wrong labels and rows that belong to no class,
+        which are those the network is undecided about (:func:`noisefilter.scores.ood_score`).
     output : {"rows", "features"}, default="rows"
         What :meth:`transform` gives: the rows, or features of the network.
     channels : {"first", "last"}, optional
@@ -152,6 +155,7 @@ class INNScorer(NetworkFilter):
         "feature_network": ("f", "own"),
         "objective": ("cross_entropy", "mixup"),
     }
+    _judging: ClassVar = NetworkFilter._judging | {"row_score"}
 
     def __init__(
         self,
@@ -173,6 +177,7 @@ class INNScorer(NetworkFilter):
         threshold: float | None = None,
         keep: float | None = None,
         probes: float | None = None,
+        open_set: bool = False,
         output: str = "rows",
         channels: str | None = None,
         device: str = "auto",
@@ -197,6 +202,7 @@ class INNScorer(NetworkFilter):
         self.threshold = threshold
         self.keep = keep
         self.probes = probes
+        self.open_set = open_set
         self.output = output
         self.channels = channels
         self.device = device
