@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from noisefilter.errors import InputError, MissingSignalError, ParameterError
+from noisefilter.errors import InputError, InputTypeError, MissingSignalError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,9 @@ class Signals:
     probe_rows : (m,) int array, optional
         The rows that were trained under ``probe_codes`` instead of their given labels. Without it the probes
         are rows of their own, and ``probe_probs`` speaks of them.
+    peer : Signals, optional
+        What a second network saw of the same rows, trained under the same labels, for filters that look
+        through two.
     """
 
     losses: NDArray[Any] | None = None
@@ -93,9 +96,12 @@ class Signals:
     probe_probs: NDArray[Any] | None = None
     probe_codes: NDArray[Any] | None = None
     probe_rows: NDArray[Any] | None = None
+    peer: Signals | None = None
 
     def __post_init__(self) -> None:
         """Turn what came into arrays and check that they speak of the same rows, epochs and classes."""
+        if not isinstance(self.peer, Signals | None):
+            raise InputTypeError(f"peer must be Signals or None, got {type(self.peer).__name__}.")
         sizes: dict[str, dict[str, int]] = {axis: {} for axis in _AXIS_NAMES}
         for name, axes in _AXES.items():
             if not self.has(name):
@@ -132,22 +138,27 @@ class Signals:
                 )
         return tuple(getattr(self, name) for name in names)
 
-    def check(self, n_samples: int, n_classes: int) -> None:
-        """Raise InputError unless the fields fit ``n_samples`` rows and ``n_classes`` classes, finite."""
+    def check(self, n_samples: int, n_classes: int, name: str = "signals") -> None:
+        """Raise InputError unless the fields fit ``n_samples`` rows and ``n_classes`` classes, finite.
+
+        ``name`` is what the message calls these signals.
+        """
+        if self.peer is not None:
+            self.peer.check(n_samples, n_classes, f"{name}.peer")
         sizes = {"n": n_samples, "K": n_classes}
-        for name, axes in _AXES.items():
-            if not self.has(name):
+        for field, axes in _AXES.items():
+            if not self.has(field):
                 continue
-            value = getattr(self, name)
+            value = getattr(self, field)
             for axis, wanted in (("n", f"entry for each of the {n_samples} labels"),
                                  ("K", f"column for each of the {n_classes} classes in y")):  # fmt: skip
                 if axis in axes and value.shape[axes.index(axis)] != sizes[axis]:
                     got = value.shape[axes.index(axis)]
-                    raise InputError(f"signals.{name} must have one {wanted}, got {got}.")
+                    raise InputError(f"{name}.{field} must have one {wanted}, got {got}.")
             if not np.isfinite(value).all():
-                raise InputError(f"signals.{name} must be finite, got NaN or infinity.")
-            if name in _NUMBERED:
-                _check_numbers(name, value, sizes[_NUMBERED[name]])
+                raise InputError(f"{name}.{field} must be finite, got NaN or infinity.")
+            if field in _NUMBERED:
+                _check_numbers(f"{name}.{field}", value, sizes[_NUMBERED[field]])
 
     def with_class_order(self, order: NDArray[np.intp]) -> Signals:
         """Return the same signals with class ``order[k]`` as number ``k``."""
@@ -156,12 +167,13 @@ class Signals:
         given = {name: getattr(self, name) for name in _AXES if self.has(name)}
         changed = {name: value[..., order] for name, value in given.items() if _AXES[name].endswith("K")}
         changed |= {name: rank[value] for name, value in given.items() if _NUMBERED.get(name) == "K"}
-        return replace(self, **changed)
+        peer = None if self.peer is None else self.peer.with_class_order(order)
+        return replace(self, **changed, peer=peer)
 
 
 def _check_numbers(name: str, numbers: NDArray[Any], end: int) -> None:
     if numbers.dtype.kind not in "iu" or (numbers.size and not 0 <= numbers.min() <= numbers.max() < end):
-        raise InputError(f"signals.{name} must hold whole numbers from 0 to {end - 1}, got others.")
+        raise InputError(f"{name} must hold whole numbers from 0 to {end - 1}, got others.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from noisefilter.balance import replacement_rows
+from noisefilter.balance import mixing_plan, replacement_rows, supplement, without_outvoted
 from noisefilter.errors import InputError, InputTypeError
 
 
@@ -79,3 +79,114 @@ def test_the_generator_decides_and_the_arguments_are_left_alone():
 def test_bad_input(codes, clean, scores, error, message):
     with pytest.raises(error, match=message):
         replacement_rows(np.array(codes), np.array(clean), np.array(scores), np.random.default_rng(0))
+
+
+# --- balanced selection ---------------------------------------------------------------------------
+
+
+def world(seed, n=60, n_classes=4, n_neighbors=6):
+    """Random labels, neighbors, selected rows and a pool."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(n_classes, size=n)
+    neighbors = np.stack([rng.permutation(np.delete(np.arange(n), i))[:n_neighbors] for i in range(n)])
+    return codes, neighbors, rng.random(n) < 0.3, rng.random(n) < 0.5, rng
+
+
+def naive_thinning(ranked, n_kept, codes, neighbors, trusted):
+    """Walk from the worst rank upwards, as the text has it."""
+    kept = list(ranked)
+    for row in list(ranked)[::-1]:
+        if len(kept) == n_kept:
+            break
+        voters = [j for j in neighbors[row] if trusted[j]]
+        if len(voters) < 3:
+            voters = list(neighbors[row])
+        votes = [int(codes[j]) for j in voters]
+        if votes.count(codes[row]) < max(votes.count(c) for c in votes):
+            kept.remove(row)
+    return kept[:n_kept]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("n_kept", [0, 1, 5, 9])
+def test_thinning_against_a_naive_walk(seed, n_kept):
+    codes, neighbors, trusted, _, rng = world(seed)
+    ranked = rng.permutation(np.flatnonzero(codes == 1))[:9]
+    n_kept = min(n_kept, len(ranked))
+    thinned = without_outvoted(ranked, n_kept, codes, neighbors, trusted)
+    assert thinned.tolist() == naive_thinning(ranked, n_kept, codes, neighbors, trusted)
+
+
+def test_outvoted_candidates_go_before_worse_ones_that_are_not():
+    codes = np.array([0, 0, 0, 1, 1, 1])
+    neighbors = np.array([[3, 4, 5], [0, 2, 3], [0, 1, 3], [4, 5, 0], [3, 5, 0], [3, 4, 0]])
+    everyone = np.ones(6, dtype=bool)
+    assert without_outvoted(np.array([0, 1, 2]), 2, codes, neighbors, everyone).tolist() == [1, 2]
+    assert without_outvoted(np.array([1, 2, 0]), 1, codes, neighbors, everyone).tolist() == [1]
+    assert without_outvoted(np.array([0, 1, 2]), 3, codes, neighbors, everyone).tolist() == [0, 1, 2]
+
+
+def naive_supplement(codes, selected, pool, order, per_class, neighbors):
+    added = set()
+    for k in set(codes.tolist()):
+        need = max(0, per_class - sum(bool(selected[i]) and codes[i] == k for i in range(len(codes))))
+        candidates = [i for i in range(len(codes)) if pool[i] and not selected[i] and codes[i] == k]
+        candidates.sort(key=lambda i: order[i])
+        if neighbors is not None and len(candidates) > need:
+            candidates = naive_thinning(candidates, need, codes, neighbors, selected)
+        added |= set(candidates[:need])
+    return added
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("per_class", [0, 4, 7, 100])
+@pytest.mark.parametrize("thinned", [True, False])
+def test_supplement_against_a_naive_one(seed, per_class, thinned):
+    codes, neighbors, selected, pool, rng = world(seed)
+    order, near = rng.random(60), neighbors if thinned else None
+    added = supplement(codes, selected, pool, order, per_class, near)
+    assert set(np.flatnonzero(added).tolist()) == naive_supplement(
+        codes, selected, pool, order, per_class, near
+    )
+    assert not (added & selected).any() and not (added & ~pool).any()
+
+
+def test_supplement_of_a_class_that_has_more_than_enough_or_nothing():
+    codes = np.array([0, 0, 0, 2, 2])
+    selected = np.array([True, True, False, False, False])
+    added = supplement(codes, selected, np.array([1, 1, 1, 1, 0], bool), np.arange(5.0), 1)
+    assert added.tolist() == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mixing_plan_obeys_every_rule(seed):
+    codes, neighbors, selected, pool, rng = world(seed)
+    pool &= ~selected
+    predictions, needed = rng.integers(4, size=60), np.array([0, 5, 11, 40])
+    selected[codes == 3] &= False  # nothing to start from
+    plan = mixing_plan(codes, selected, pool, needed, neighbors, predictions, np.random.default_rng(0))
+    assert plan.skipped.tolist() == [3]
+    assert np.bincount(codes[plan.first], minlength=4).tolist() == [0, 5, 11, 0]
+    assert selected[plan.first].all() and (0.5 <= plan.weight).all() and (plan.weight <= 1).all()
+    times = {}
+    for i, j in zip(plan.first.tolist(), plan.second.tolist(), strict=True):
+        choices = [c for c in neighbors[i].tolist() if pool[c]]
+        choices = [c for c in choices if predictions[c] == codes[i]] + [
+            c for c in choices if predictions[c] != codes[i]
+        ]
+        assert j == choices[times.get(i, 0) % len(choices)]
+        times[i] = times.get(i, 0) + 1
+
+
+def test_mixing_plan_repeats_rows_where_no_neighbor_is_in_the_pool():
+    codes, near = np.array([0, 0, 1, 1]), np.array([[1], [0], [0], [2]])
+    selected, nobody = np.array([True, False, True, True]), np.zeros(4, dtype=bool)
+    plan = mixing_plan(codes, selected, nobody, np.array([2, 3]), near, codes, np.random.default_rng(0))
+    assert np.array_equal(plan.first, plan.second) and (plan.weight == 1).all()
+    assert sorted(codes[plan.first].tolist()) == [0, 0, 1, 1, 1] and plan.first[:2].tolist() == [0, 0]
+    pool = np.array([False, True, False, False])
+    mixed = mixing_plan(codes, selected, pool, np.array([400, 0]), near, codes, np.random.default_rng(0))
+    assert (mixed.first == 0).all() and (mixed.second == 1).all()
+    assert 0.62 < mixed.weight.mean() < 0.66  # E max(l, 1 - l) = 0.637 for Beta(4, 4)
+    empty = mixing_plan(codes, selected, pool, np.zeros(2, int), near, codes, np.random.default_rng(0))
+    assert len(empty.first) == len(empty.second) == len(empty.weight) == len(empty.skipped) == 0

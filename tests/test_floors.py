@@ -22,6 +22,7 @@ FLOORS = (
         "metrics",
         "balance",
         "displays",
+        "variation",
     },
     {
         "networks",

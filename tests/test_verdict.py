@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisefilter.errors import InputError, MissingSignalError, ParameterError
+from noisefilter.errors import InputError, InputTypeError, MissingSignalError, ParameterError
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
 
 
@@ -217,7 +217,7 @@ def signals(n=4, n_classes=3, seed=0):
     )
 
 
-NAMES = [field.name for field in dataclasses.fields(Signals)]
+NAMES = [field.name for field in dataclasses.fields(Signals) if field.name != "peer"]
 
 
 def test_class_order_there_and_back():
@@ -243,6 +243,25 @@ def test_class_order_there_and_back():
     }
     for name in unchanged:
         np.testing.assert_array_equal(getattr(changed, name), getattr(given, name))
+
+
+def test_a_peer_follows_the_order_of_the_classes_and_is_checked():
+    order = np.array([2, 0, 1])
+    both = dataclasses.replace(signals(), peer=signals(seed=1))
+    changed = both.with_class_order(order)
+    np.testing.assert_array_equal(changed.peer.probs, both.peer.probs[:, order])
+    np.testing.assert_array_equal(order[changed.peer.predictions], both.peer.predictions)
+    assert signals().with_class_order(order).peer is None
+    both.check(4, 3)
+    stranger = dataclasses.replace(signals(), peer=Signals(losses=np.zeros((9, 5))))
+    with pytest.raises(
+        InputError, match=r"signals\.peer\.losses must have one entry for each of the 4 labels"
+    ):
+        stranger.check(4, 3)
+    with pytest.raises(InputError, match=r"signals\.peer\.predictions must hold whole numbers"):
+        Signals(peer=Signals(predictions=np.full((2, 4), 3))).check(4, 3)
+    with pytest.raises(InputTypeError, match="peer must be Signals or None, got dict"):
+        Signals(peer={"losses": np.zeros((2, 4))})
 
 
 def test_has_and_require():
