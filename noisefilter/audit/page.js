@@ -518,7 +518,7 @@ function start() {
     byId("load").value = ""; // the same file can be chosen again
   });
   byId("copy").addEventListener("click", copy);
-  byId("help-open").addEventListener("click", () => byId("help").showModal());
+  byId("help-open")?.addEventListener("click", () => byId("help").showModal());
   byId("zoom").addEventListener("click", () => byId("zoom").close());
   for (const header of byId("class-table").tHead.rows[0].cells) {
     header.firstElementChild.addEventListener("click", () => sortTable(header));

@@ -122,6 +122,15 @@ def test_the_page_opens_with_the_most_suspicious_rows(opened):
     assert rows(page) == list(range(120))
 
 
+def test_the_page_of_clean_rows_works_to_its_last_button(opened):
+    page = opened(report_of(n_flagged=0))
+    expect(page.locator("#gallery")).to_have_text("No label looks wrong.")
+    page.select_option("#filter-kind", "also")
+    assert rows(page) == list(range(50))
+    page.click("#theme")
+    assert page.evaluate("document.documentElement.dataset.theme") in ("light", "dark")
+
+
 def test_filters_narrow_the_gallery(opened):
     page = opened(report_of(strangers=[4]))
     page.select_option("#filter-given", label="cat")
