@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from noisefilter.displays import ScoreHistogramDisplay, TransitionMatrixDisplay
     from noisefilter.filters.inn import INNScorer
     from noisefilter.filters.josrc import JoSRCSelector
+    from noisefilter.filters.small_loss import SmallLossSelector
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
@@ -30,6 +31,7 @@ _HOME = {
     "Net": "net",
     "ScoreHistogramDisplay": "displays",
     "Signals": "verdict",
+    "SmallLossSelector": "filters.small_loss",
     "TransitionMatrixDisplay": "displays",
     "Verdict": "verdict",
     "plant_noise": "noise",
@@ -46,6 +48,7 @@ __all__ = [
     "Net",
     "ScoreHistogramDisplay",
     "Signals",
+    "SmallLossSelector",
     "TransitionMatrixDisplay",
     "Verdict",
     "plant_noise",

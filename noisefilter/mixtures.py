@@ -18,7 +18,7 @@ from noisefilter.errors import InputError, ParameterError
 from noisefilter.estimates import Floats, finite
 from noisefilter.splits import Split
 
-__all__ = ["beta_mixture", "mixture"]
+__all__ = ["beta_mixture", "mixture", "separation"]
 
 _SMALLEST = 1e-12
 
@@ -32,12 +32,15 @@ class _Mixture(NamedTuple):
     log_likelihood: float
 
 
-def mixture(scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "beta") -> Split:
+def mixture(
+    scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "beta", *, scale: bool = False
+) -> Split:
     """Believe that clean and wrong rows are the two components of a mixture, split at posterior 0.5.
 
     ``"beta"`` is the rule of INN (section 3.3 of arXiv:2106.15185) with the method-of-moments EM of Arazo et
-    al. (ICML 2019), on scores in [0, 1] as they are. ``"gaussian"`` is that of DivideMix (Li et al., ICLR
-    2020) on scores scaled to [0, 1].
+    al. (ICML 2019), on scores in [0, 1] as they are, or on any scores with ``scale=True``: as those authors
+    do with losses, it is fitted to the scores between their 5th and 95th percentile, which are scaled to
+    [0, 1]. ``"gaussian"`` is that of DivideMix (Li et al., ICLR 2020) on scores scaled to [0, 1] in any case.
 
     Deviations, all to be robust: two deterministic starts (the halves at the median; Beta(1, 2) and
     Beta(2, 1)) of which the likelier fit is kept; EM until it stands still (at most 200 steps) instead of
@@ -49,7 +52,7 @@ def mixture(scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "beta") ->
     Raises
     ------
     InputError
-        If `kind` is ``"beta"`` and a score lies outside [0, 1].
+        If `kind` is ``"beta"`` without `scale` and a score lies outside [0, 1].
     """
     if kind not in ("beta", "gaussian"):
         raise ParameterError(f"kind must be 'beta' or 'gaussian', got {kind!r}.")
@@ -57,13 +60,22 @@ def mixture(scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "beta") ->
     if np.ptp(scores) < 1e-8:  # nothing to separate
         return Split(np.ones(len(scores), dtype=bool), float(scores.min()), None, None)
     if kind == "beta":
-        x = _clipped_unit(scores)
-        fit = _fit(x, _log_beta, floor=1e-4)
+        x, inside = _trimmed(scores) if scale else (_clipped_unit(scores), slice(None))
+        fit = _fit(x[inside], _log_beta, floor=1e-4)
         if fit.means[1] - fit.means[0] >= 0.02 and np.isfinite(fit.log_likelihood):
             return _split_posterior(scores, x, fit, _log_beta)
-    x = np.maximum(scores, np.quantile(scores, 0.001))
-    x = (x - x.min()) / np.ptp(x) if np.ptp(x) > 0 else np.zeros(len(x))
+    x = _scaled(np.maximum(scores, np.quantile(scores, 0.001)))
     return _split_posterior(scores, x, _fit(x, _log_gaussian, floor=5e-4), _log_gaussian)
+
+
+def separation(scores: NDArray[Any]) -> float:
+    """Return Ashman's D of the two Gaussians that ``mixture(kind="gaussian")`` fits.
+
+    Below 1 they are one hill; 0 where all scores are equal.
+    """
+    scores = finite(scores, "scores")
+    x = _scaled(np.maximum(scores, np.quantile(scores, 0.001)))
+    return _ashman(_fit(x, _log_gaussian, floor=5e-4)) if np.ptp(scores) >= 1e-8 else 0.0
 
 
 def beta_mixture(scores: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
@@ -75,11 +87,22 @@ def beta_mixture(scores: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
     return fit.weights, *_beta_shape(fit.means, fit.variances)
 
 
+def _scaled(x: Floats) -> Floats:
+    return np.asarray((x - x.min()) / np.ptp(x)) if np.ptp(x) > 0 else np.zeros(len(x))
+
+
+def _trimmed(scores: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Scale to (0, 1) what lies between the 5th and the 95th percentile, and say which rows that are."""
+    low = np.quantile(scores, 0.05, method="lower")
+    high = np.quantile(scores, 0.95, method="higher")
+    return _clipped_unit(_scaled(np.clip(scores, low, high))), (low <= scores) & (scores <= high)
+
+
 def _clipped_unit(scores: Floats) -> Floats:
     if scores.min() < 0.0 or scores.max() > 1.0:
         raise InputError(
             f"scores must be in [0, 1] for a beta mixture, got {scores.min():.3g} to {scores.max():.3g}. "
-            "Use kind='gaussian' for margins."
+            "Scale them with scale=True, or use kind='gaussian' for margins."
         )
     return np.clip(scores, 1e-4, 1 - 1e-4)
 
@@ -135,13 +158,17 @@ def _expectation_maximization(
     return _Mixture(weights, means, variances, likelihood)
 
 
+def _ashman(fit: _Mixture) -> float:
+    return float((fit.means[1] - fit.means[0]) * np.sqrt(2 / fit.variances.sum()))
+
+
 def _split_posterior(scores: Floats, x: Floats, fit: _Mixture, log_density: _Density) -> Split:
     """Posterior of the clean component, clean where it is at least 0.5.
 
     Between the means it rises: the slope of the log-ratio of two Gaussians, and that of two Betas times
     x (1 - x), is linear in x and positive at both means. Outside them it is held constant.
     """
-    distance = (fit.means[1] - fit.means[0]) * np.sqrt(2 / fit.variances.sum())
+    distance = _ashman(fit)
     if distance < 1.0:
         warnings.warn(
             f"The two components of the mixture hardly separate (Ashman's D = {distance:.2f} < 1); "

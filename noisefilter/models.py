@@ -22,6 +22,8 @@ from noisefilter.networks import default_network, network_arguments
 
 _CHUNK = 1000
 MAX_EPOCHS, LR = 30, 0.05  # of the default network
+_PLAIN = {"objective": "cross_entropy", "schedule": "steps"}  # what any training of the user's own may be
+_CHOOSER = {"mixup_alpha": "objective", "n_cycles": "schedule", "cycle_epochs": "schedule"}
 
 
 class Model(Protocol):
@@ -232,7 +234,8 @@ def build_model(
     settings : dict
         ``max_epochs``, ``batch_size``, ``lr``, ``verbose``: of the default network.
     training : dict
-        What a Net trains by: ``objective``, ``mixup_alpha``.
+        What a Net trains by: ``objective``, ``mixup_alpha``, and maybe ``schedule``, ``n_cycles``,
+        ``cycle_epochs``.
     record : tuple of str
         Signals to record.
     seed : int
@@ -257,7 +260,7 @@ def build_model(
             "estimator must be a skorch NeuralNetClassifier or have predict_proba, "
             f"got {type(estimator).__name__}."
         )
-    _refuse_mixup(estimator, training)
+    _refuse_training(estimator, training)
     classifier = clone(estimator)
     _seed_unset(classifier, seed)
     return SklearnModel(classifier, seed)
@@ -317,17 +320,24 @@ def _from_skorch(
     if isinstance(net, Net):
         net.set_params(record=tuple(sorted({*net.record, *record})))
         net.set_params(random_state=seed if net.random_state is None else net.random_state)
-        return NetModel(net if training["objective"] == "cross_entropy" else net.set_params(**training))
-    _refuse_mixup(estimator, training)
+        return NetModel(net.set_params(**_asked(training)))
+    _refuse_training(estimator, training)
     return SkorchModel(net, record, seed)
 
 
-def _refuse_mixup(estimator: Any, training: dict[str, Any]) -> None:
-    if training["objective"] != "cross_entropy":
-        raise ParameterError(
-            f"objective must be 'cross_entropy' with {type(estimator).__name__}, whose training is its own, "
-            f"got {training['objective']!r}. Only a NeuralNetClassifier or Net can be trained otherwise."
-        )
+def _asked(training: dict[str, Any]) -> dict[str, Any]:
+    """Return what differs from a plain training; the rest a Net of the user's own decides."""
+    plain = {name for name, own in _PLAIN.items() if training.get(name, own) == own}
+    return {name: value for name, value in training.items() if _CHOOSER.get(name, name) not in plain}
+
+
+def _refuse_training(estimator: Any, training: dict[str, Any]) -> None:
+    for name, own in _PLAIN.items():
+        if training.get(name, own) != own:
+            raise ParameterError(
+                f"{name} must be {own!r} with {type(estimator).__name__}, whose training is its own, "
+                f"got {training[name]!r}. Only a NeuralNetClassifier or Net can be trained otherwise."
+            )
 
 
 def _refuse_validation(estimator: NeuralNetClassifier) -> None:

@@ -23,6 +23,11 @@ from noisefilter.networks import Standardize
 from noisefilter.progress import Progress
 
 _EVAL_BATCH = 1000
+_CHOICES = {
+    "objective": ("cross_entropy", "cross_entropy_ne", "mixup"),
+    "precision": ("auto", "float32", "bfloat16"),
+    "schedule": ("steps", "cyclical"),
+}
 _BATCH_VERBS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
@@ -69,22 +74,33 @@ class Recorder:
     fields : collection of str
         Of ``losses``, ``margins``, ``predictions``, ``mean_probs``.
     n, n_classes, n_epochs : int
-        Sizes. ``mean_probs`` averages over the epochs from ``n_epochs // 2`` on.
+        Sizes. ``mean_probs`` averages over the second half of the epochs recorded.
     device : torch.device
         Where the records lie while training runs: no epoch waits for a transfer.
+    first : int, default=0
+        Number of the first epoch recorded.
     """
 
     FIELDS = ("losses", "margins", "predictions", "mean_probs")
 
-    def __init__(self, fields: tuple[str, ...], n: int, n_classes: int, n_epochs: int, device: torch.device):
+    def __init__(
+        self,
+        fields: tuple[str, ...],
+        n: int,
+        n_classes: int,
+        n_epochs: int,
+        device: torch.device,
+        first: int = 0,
+    ):
         if unknown := set(fields) - set(self.FIELDS):
             raise ParameterError(f"record must name some of {self.FIELDS}, got {sorted(unknown)}.")
-        self.start = n_epochs // 2
+        self.first = first
+        self.start = first + (n_epochs - first) // 2
         self.epoch = 0
         self.rates: list[float] = []
 
         def per_epoch(name: str, dtype: torch.dtype) -> Tensor | None:
-            return torch.zeros((n_epochs, n), dtype=dtype, device=device) if name in fields else None
+            return torch.zeros((n_epochs - first, n), dtype=dtype, device=device) if name in fields else None
 
         self.losses = per_epoch("losses", torch.float32)
         self.margins = per_epoch("margins", torch.float32)
@@ -94,20 +110,21 @@ class Recorder:
     def wants(self, epoch: int) -> bool:
         """Whether anything is recorded in this epoch."""
         per_epoch = self.losses is not None or self.margins is not None or self.predictions is not None
-        return per_epoch or (self.prob_sum is not None and epoch >= self.start)
+        return (per_epoch and epoch >= self.first) or (self.prob_sum is not None and epoch >= self.start)
 
     def batch(
         self, index: Tensor, probs: Tensor, logits: Tensor, codes: Tensor, losses: Tensor | None
     ) -> None:
         """Record one batch of detached outputs: probabilities and logits (b, K), losses (b,)."""
+        place = self.epoch - self.first
         if self.losses is not None and losses is not None:
-            self.losses[self.epoch, index] = losses.float()
+            self.losses[place, index] = losses.float()
         if self.margins is not None:
             given = logits.gather(1, codes[:, None])
             others = logits.scatter(1, codes[:, None], -torch.inf)
-            self.margins[self.epoch, index] = (given[:, 0] - others.amax(1)).float()
+            self.margins[place, index] = (given[:, 0] - others.amax(1)).float()
         if self.predictions is not None:
-            self.predictions[self.epoch, index] = logits.argmax(1).int()
+            self.predictions[place, index] = logits.argmax(1).int()
         if self.prob_sum is not None and self.epoch >= self.start:
             self.prob_sum[index] += probs
 
@@ -121,10 +138,10 @@ class Recorder:
         seen = self.epoch - self.start
         means = None if self.prob_sum is None or seen < 1 else (self.prob_sum / seen).cpu().numpy()
         losses, margins, predictions = (
-            None if values is None else values[: self.epoch].cpu().numpy()
+            None if values is None else values[: max(0, self.epoch - self.first)].cpu().numpy()
             for values in (self.losses, self.margins, self.predictions)
         )
-        return Recorded(losses, margins, predictions, means, np.array(self.rates))
+        return Recorded(losses, margins, predictions, means, np.array(self.rates[self.first :]))
 
 
 @contextmanager
@@ -170,15 +187,25 @@ class Net(NeuralNetClassifier):
         As in skorch, with ``module__...`` arguments.
     augment : callable, optional
         ``augment(batch, generator) -> batch``, applied in training only.
-    objective : {"cross_entropy", "mixup"}, default="cross_entropy"
+    objective : {"cross_entropy", "cross_entropy_ne", "mixup"}, default="cross_entropy"
         ``"cross_entropy"`` is the plain objective with whatever ``criterion`` is given;
-        ``"mixup"`` mixes rows and objectives of a batch (Zhang et al., 2018).
+        ``"cross_entropy_ne"`` adds the mean negative entropy of the predictions,
+        the sum of ``p log p`` over classes, which punishes being sure (the confidence penalty of DivideMix,
+        Li et al., 2020); ``"mixup"`` mixes rows and objectives of a batch (Zhang et al., 2018).
     mixup_alpha : float, default=1.0
         Beta(alpha, alpha) parameter of mixup, greater than 0.
     lr_drops : tuple of float, default=()
         Shares of the training, in (0, 1), after which the learning rate is divided.
     lr_drop_factor : float, default=5
         What it is divided by.
+    schedule : {"steps", "cyclical"}, default="steps"
+        ``"cyclical"`` adds a second phase after the ``max_epochs`` ordinary epochs, and records that phase
+        only (O2U-Net, Huang et al., 2019): in the s-th epoch of each cycle the learning rate is that of the
+        start, lowered by the share ``0.9 * s / cycle_epochs``, so it falls linearly to a tenth.
+    n_cycles : int, default=3
+        Cycles of ``"cyclical"``.
+    cycle_epochs : int, default=10
+        Epochs of a cycle.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         ``"auto"`` trains in bfloat16 on CUDA, and on a CPU with bfloat16 instructions if the module
         says it is faster there (``cpu_bfloat16 = True``); elsewhere in float32. Inference uses
@@ -211,6 +238,9 @@ class Net(NeuralNetClassifier):
         mixup_alpha: float = 1.0,
         lr_drops: tuple[float, ...] = (),
         lr_drop_factor: float = 5.0,
+        schedule: str = "steps",
+        n_cycles: int = 3,
+        cycle_epochs: int = 10,
         precision: str = "auto",
         feature_layer: str | None = None,
         record: tuple[str, ...] = (),
@@ -231,6 +261,9 @@ class Net(NeuralNetClassifier):
         self.mixup_alpha = mixup_alpha
         self.lr_drops = lr_drops
         self.lr_drop_factor = lr_drop_factor
+        self.schedule = schedule
+        self.n_cycles = n_cycles
+        self.cycle_epochs = cycle_epochs
         self.precision = precision
         self.feature_layer = feature_layer
         self.record = record
@@ -254,18 +287,16 @@ class Net(NeuralNetClassifier):
         return torch.device(self.device or "cpu")  # skorch's None means: leave things where they are
 
     def _check_parameters(self) -> None:
-        if self.objective not in ("cross_entropy", "mixup"):
-            raise ParameterError(f"objective must be 'cross_entropy' or 'mixup', got {self.objective!r}.")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ParameterError(
-                f"precision must be 'auto', 'float32' or 'bfloat16', got {self.precision!r}."
-            )
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ParameterError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
         if not self.mixup_alpha > 0:
             raise ParameterError(f"mixup_alpha must be greater than 0, got {self.mixup_alpha!r}.")
         if unknown := set(self.record) - set(Recorder.FIELDS):
             raise ParameterError(f"record must name some of {Recorder.FIELDS}, got {sorted(unknown)}.")
-        if self.max_epochs < 1:
-            raise ParameterError(f"max_epochs must be at least 1, got {self.max_epochs!r}.")
+        for name, least in (("max_epochs", 1), ("n_cycles", 1), ("cycle_epochs", 1)):
+            if getattr(self, name) < least:
+                raise ParameterError(f"{name} must be at least {least}, got {getattr(self, name)!r}.")
         if self.batch_size < 1 and self.batch_size != -1:
             raise ParameterError(
                 f"batch_size must be at least 1, or -1 for all rows at once, got {self.batch_size!r}."
@@ -309,15 +340,20 @@ class Net(NeuralNetClassifier):
     def _train(self, rows: Rows, codes: Tensor) -> None:
         batch_size = len(rows) if self.batch_size == -1 else self.batch_size
         n_classes = self._prepare(rows, codes)
-        recorder = Recorder(tuple(self.record), len(rows), n_classes, self.max_epochs, rows.device)
+        cyclical = self.n_cycles * self.cycle_epochs if self.schedule == "cyclical" else 0
+        n_epochs, first = self.max_epochs + cyclical, self.max_epochs if cyclical else 0
+        recorder = Recorder(tuple(self.record), len(rows), n_classes, n_epochs, rows.device, first)
         generator = torch.Generator(rows.device).manual_seed(self.seed_)
         watched = any(_overrides(callback, verb) for verb in _BATCH_VERBS for _, callback in self.callbacks_)
         drops = {max(1, int(share * self.max_epochs)) for share in self.lr_drops}
-        n_steps = self.max_epochs * count_batches(len(rows), batch_size)
-        what = f"training {self.max_epochs} epochs on {len(rows):,} rows"
+        highest = [group["lr"] for group in self._parameter_groups()]
+        n_steps = n_epochs * count_batches(len(rows), batch_size)
+        what = f"training {n_epochs} epochs on {len(rows):,} rows"
         with Progress(what, n_steps, self.verbose > 0) as bar:
-            for epoch in range(self.max_epochs):
-                if epoch in drops:
+            for epoch in range(n_epochs):
+                if epoch >= self.max_epochs:
+                    self._cycle_learning_rate(epoch - self.max_epochs, highest)
+                elif epoch in drops:
                     self._divide_learning_rate()
                 self.notify("on_epoch_begin", dataset_train=(rows, codes), dataset_valid=None)
                 total = torch.zeros((), device=rows.device)
@@ -383,7 +419,11 @@ class Net(NeuralNetClassifier):
         return loss, output
 
     def _plain(self, target: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda output: self.get_loss(output, target, training=True)
+        if self.objective == "cross_entropy":
+            return lambda output: self.get_loss(output, target, training=True)
+        return lambda output: (
+            self.get_loss(output, target, training=True) + negative_entropy(self._probs(output))
+        )
 
     def _mixup(
         self, x: Tensor, target: Tensor, generator: torch.Generator
@@ -447,10 +487,18 @@ class Net(NeuralNetClassifier):
             return True
         return False
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        return [group for name in self._optimizers for group in getattr(self, name + "_").param_groups]
+
     def _divide_learning_rate(self) -> None:
-        for name in self._optimizers:
-            for group in getattr(self, name + "_").param_groups:
-                group["lr"] /= self.lr_drop_factor
+        for group in self._parameter_groups():
+            group["lr"] /= self.lr_drop_factor
+
+    def _cycle_learning_rate(self, epoch: int, highest: list[float]) -> None:
+        """Lower the learning rate, in epochs 0, 1, ... of the cycles, linearly to a tenth of the highest."""
+        share = 1.0 - 0.9 * (1 + epoch % self.cycle_epochs) / self.cycle_epochs
+        for group, rate in zip(self._parameter_groups(), highest, strict=True):
+            group["lr"] = rate * share
 
     def _autocast(self, half: bool) -> AbstractContextManager[Any]:
         return torch.autocast(self._torch_device.type, torch.bfloat16) if half else nullcontext()
@@ -520,6 +568,11 @@ class Net(NeuralNetClassifier):
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return probabilities (n, K)."""
         return self.evaluate(X)[0]
+
+
+def negative_entropy(probs: Tensor) -> Tensor:
+    """Mean over rows of the sum of p log p, for probabilities (b, K); its slope is finite at p = 0 too."""
+    return (probs * probs.clamp_min(1e-12).log()).sum(1).mean()
 
 
 def _overrides(callback: Callback, verb: str) -> bool:

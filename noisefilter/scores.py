@@ -136,6 +136,11 @@ def views_disagree(view_probs: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(first != second)
 
 
+def log_probability(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the log-probability of the given label, at most 0: minus its cross-entropy."""
+    return np.asarray(np.log(np.clip(given_probability(probs, codes), _SMALLEST, None)))
+
+
 # --- strangers ----------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from noisefilter import splits
 from noisefilter.base import BaseFilter, NoiseEstimate, check_number
 from noisefilter.batches import Rows
-from noisefilter.errors import ParameterError
+from noisefilter.errors import ParameterError, TrainingDivergedError
 from noisefilter.mixtures import mixture
 from noisefilter.models import Model, build_model, feeds_raw
 from noisefilter.splits import Split
@@ -46,6 +46,8 @@ class NetworkFilter(BaseFilter):
     _judging: ClassVar[frozenset[str]] = frozenset(
         {"split", "threshold", "keep", "open_set", "output", "keep_signals", "verbose"}
     )
+    # Whether scores may lie outside [0, 1], so that split="beta" must scale them.
+    _scales: ClassVar[bool] = False
 
     def _build(self, rows: Rows, n_classes: int, record: tuple[str, ...], rng: Any, **training: Any) -> Model:
         """Return an untrained model; ``training`` are further parameters of :class:`noisefilter.Net`."""
@@ -63,7 +65,7 @@ class NetworkFilter(BaseFilter):
         if not (self.keep_signals and isinstance(own, Integral)):  # other seeds make no two trainings alike
             return None
         values = self.get_params(deep=False) | {"random_state": own}
-        planting = self.probes is None and self.split in ("auto", "probes")
+        planting = self.probes is None and self._wants_probes()
         plain = (str, Real, type, tuple)  # others, such as a prototype, are alike if they are one
         return (
             type(self),
@@ -82,10 +84,12 @@ class NetworkFilter(BaseFilter):
         wanted = self.probes
         if wanted is None:
             n = len(codes)
-            wanted = (
-                min(2_000, max(0.04 * n, min(200, 0.1 * n))) / n if self.split in ("auto", "probes") else 0.0
-            )
+            wanted = min(2_000, max(0.04 * n, min(200, 0.1 * n))) / n if self._wants_probes() else 0.0
         return splits.plant_probes(codes, n_classes, wanted, np.random.default_rng(rng.randint(2**31 - 1)))
+
+    def _wants_probes(self) -> bool:
+        """Whether anything reads them."""
+        return self.split in ("auto", "probes")
 
     def _probe_scores(self, signals: Signals, noise: NoiseEstimate) -> NDArray[np.float64]:
         """Return the scores of the planted labels, for ``split="probes"``."""
@@ -107,7 +111,8 @@ class NetworkFilter(BaseFilter):
             return splits.threshold(scores, self.threshold)
         if self.keep is not None:
             return splits.keep_fraction(scores, self.keep)
-        return mixture(scores, kind="beta" if self.split == "beta" else "gaussian")
+        kind: Literal["beta", "gaussian"] = "beta" if self.split == "beta" else "gaussian"
+        return mixture(scores, kind, scale=self._scales)
 
     def _feeds_raw(self) -> bool:
         return feeds_raw(self.estimator)
@@ -175,3 +180,16 @@ def _joint(
     clean = scores >= np.quantile(scores[others], 1.0 - split.clean.mean())
     clean[others] = split.clean
     return split._replace(clean=clean)
+
+
+def evaluated(
+    model: Model, rows: Rows, features: NDArray[Any] | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the probabilities (n, K) of a trained model, and the features (n, d) given or else its own."""
+    probs, own = model.evaluate(rows, features is None)
+    features = np.asarray(own) if features is None else features
+    if not (np.isfinite(probs).all() and np.isfinite(features).all()):
+        raise TrainingDivergedError(
+            "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
+        )
+    return probs, features

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, norm
 from sklearn.mixture import GaussianMixture
@@ -65,6 +65,29 @@ def test_gaussian_mixture_agrees_with_scikit_learn():
     assert np.abs(split.clean_proba - posterior)[between].max() < 0.05
     assert split.noise_rate == pytest.approx(0.3, abs=0.01)
     assert (split.clean == (np.arange(1000) >= 300)).mean() > 0.99
+
+
+def test_scaled_beta_mixture_is_fitted_between_the_percentiles():
+    """As Arazo et al. do with losses: drop what is outside the 5th and 95th percentile, then min-max."""
+    scores = -np.random.default_rng(0).normal(np.repeat([6.0, 2.0], [301, 700]))  # minus losses
+    low, high = np.percentile(scores, [5, 95])  # of 1,001 rows: percentiles are rows
+    inside = (scores >= low) & (scores <= high)
+    split, expected = mixture(scores, scale=True), mixture((scores[inside] - low) / (high - low))
+    np.testing.assert_allclose(split.clean_proba[inside], expected.clean_proba, rtol=1e-9)
+    assert split.clean[scores > high].all() and not split.clean[scores < low].any()
+    assert (split.clean == (np.arange(1001) >= 301)).mean() > 0.85
+    gaussian = mixture(scores, "gaussian"), mixture(scores, "gaussian", scale=True)
+    assert np.array_equal(gaussian[0].clean_proba, gaussian[1].clean_proba)  # is scaled in any case
+
+
+@pytest.mark.filterwarnings("ignore:The two components")
+@settings(deadline=None)
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=50))
+def test_scaled_posteriors_are_monotone_and_finite(scores):
+    split = mixture(np.array(scores), scale=True)
+    if split.clean_proba is not None:
+        assert np.isfinite(split.clean_proba).all()
+        assert (np.diff(split.clean_proba[np.argsort(scores, kind="stable")]) >= -1e-9).all()
 
 
 def test_mixture_judges_planted_components_and_reports_its_threshold():

@@ -172,6 +172,12 @@ def test_net_prototype():
     assert given.record == ("losses",)
     assert build(Net(MLP, random_state=1)).net.random_state == 1
     assert build(Net(MLP), training=MIXUP).net.mixup_alpha == 2.0
+    cycles = CROSS_ENTROPY | {"schedule": "cyclical", "n_cycles": 2, "cycle_epochs": 4}
+    cyclical = build(given, training=cycles).net
+    assert (cyclical.schedule, cyclical.n_cycles, cyclical.cycle_epochs) == ("cyclical", 2, 4)
+    assert cyclical.objective == "mixup"  # of the user's own
+    own = Net(MLP, schedule="cyclical", n_cycles=5)
+    assert build(own, training=cycles | {"schedule": "steps"}).net.n_cycles == 5
 
 
 # A subclass
@@ -316,6 +322,11 @@ def test_global_generator_is_left_alone():
             "with LogisticRegression.*'mixup'",
         ),
         ({"estimator": prototype(Subclass), "training": MIXUP}, ParameterError, "with Subclass.*'mixup'"),
+        (
+            {"estimator": prototype(Subclass), "training": CROSS_ENTROPY | {"schedule": "cyclical"}},
+            ParameterError,
+            "schedule must be 'steps' with Subclass.*'cyclical'",
+        ),
         (
             {"estimator": NeuralNetClassifier(Softmaxed())},
             ParameterError,

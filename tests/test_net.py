@@ -12,7 +12,7 @@ from torch import nn
 from noisefilter.augment import CropFlip
 from noisefilter.batches import ArrayRows, picked
 from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
-from noisefilter.net import Net, Recorder, local_seed
+from noisefilter.net import Net, Recorder, local_seed, negative_entropy
 from noisefilter.networks import MLP, SmallCNN
 
 RNG = np.random.default_rng(0)
@@ -311,6 +311,42 @@ def test_bytes_are_mixed_as_numbers():
     assert np.isfinite(model.history[-1, "train_loss"])
 
 
+def naive_ne(output, target):
+    """CE + sum_c p_c log p_c, one number at a time."""
+    total = 0.0
+    for z, y in zip(output, target, strict=True):
+        p = [torch.exp(z[c]) / sum(torch.exp(z)) for c in range(3)]
+        total = total - torch.log(p[y]) + sum(p[c] * torch.log(p[c]) for c in range(3))
+    return total / len(output)
+
+
+@pytest.mark.parametrize("kind", [Plain, Softmaxed])
+def test_negative_entropy_is_added_to_the_loss(kind):
+    settings = {"batch_size": -1, "max_epochs": 3, "lr": 0.5, "optimizer": torch.optim.SGD}
+    criterion = nn.NLLLoss if kind is Softmaxed else nn.CrossEntropyLoss
+    objective = {"objective": "cross_entropy_ne", "record": ("losses",), "criterion": criterion}
+    model = net(kind, **settings, **objective).fit(X, Y)
+    module = net(Plain).initialize().module_
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    for epoch in range(3):
+        optimizer.zero_grad()
+        output = module(torch.from_numpy(X))
+        loss = naive_ne(output, torch.from_numpy(Y))
+        plain = nn.functional.cross_entropy(output, torch.from_numpy(Y), reduction="none")
+        loss.backward()
+        optimizer.step()
+        assert model.history[epoch, "train_loss"] == pytest.approx(loss.item(), abs=1e-5)
+        np.testing.assert_allclose(model.recorded_.losses[epoch], plain.detach(), rtol=1e-3)  # without it
+    torch.testing.assert_close(model.module_.linear.weight, module.linear.weight)
+
+
+def test_negative_entropy_of_a_sure_network_has_a_slope():
+    logits = torch.tensor([[0.0, 200.0, -300.0]], requires_grad=True)
+    value = negative_entropy(torch.softmax(logits, 1))
+    value.backward()
+    assert value.item() == 0.0 and torch.isfinite(logits.grad).all()
+
+
 # Learning rates
 
 
@@ -327,6 +363,53 @@ def test_lr_drops(epochs, rates):
 def test_lr_drop_factor():
     model = net(Plain, lr=1.0, lr_drops=(0.5,), lr_drop_factor=10).fit(X / 100, Y)
     np.testing.assert_allclose(model.history[:, "event_lr"], [1.0, 0.1])
+
+
+def test_cycles_follow_the_ordinary_epochs():
+    """O2U-Net: r(t) = (1 - s) r1 + s r2 with s = (1 + (t - 1) mod c) / c, r2 = r1 / 10."""
+    watching = Watching()
+    model = net(
+        Plain, lr=1.0, lr_drops=(0.5,), max_epochs=4, schedule="cyclical", n_cycles=2, cycle_epochs=5,
+        record=ALL, callbacks=[("watching", watching)], optimizer=torch.optim.SGD, batch_size=-1,
+    ).fit(X / 100, Y)  # fmt: skip
+    shares = [(1 + (t - 1) % 5) / 5 for t in range(1, 11)]
+    cycles = [(1 - s) * 1.0 + s * 0.1 for s in shares]
+    assert cycles[4] == pytest.approx(0.1) and cycles[5] == pytest.approx(0.82)
+    np.testing.assert_allclose(model.history[:, "event_lr"], [1.0, 1.0, 0.2, 0.2, *cycles])
+    np.testing.assert_allclose(model.recorded_.learning_rates, cycles)  # only they are recorded
+    np.testing.assert_allclose(
+        model.recorded_.losses.mean(axis=1), model.history[4:, "train_loss"], rtol=1e-5
+    )
+    assert model.recorded_.margins.shape == model.recorded_.predictions.shape == (10, 40)
+    # Each epoch is recorded before its one step, so it sees the weights that the epoch before it left.
+    before = np.mean(dict(model.callbacks_)["watching"].probs[8:13], axis=0)
+    np.testing.assert_allclose(model.recorded_.mean_probs, before, rtol=1e-5)
+
+
+def test_ordinary_epochs_know_nothing_of_the_cycles_to_come():
+    short = net(Plain, max_epochs=3, lr_drops=(0.5,)).fit(X, Y)
+    long = net(Plain, max_epochs=3, lr_drops=(0.5,), schedule="cyclical", n_cycles=1, cycle_epochs=2)
+    assert short.history[:, "train_loss"] == long.fit(X, Y).history[:3, "train_loss"]
+    assert len(long.history) == 5
+    again = net(Plain, max_epochs=3, lr_drops=(0.5,), n_cycles=7, cycle_epochs=9).fit(X, Y)
+    assert again.history[:, "train_loss"] == short.history[:, "train_loss"]
+
+
+def test_mixup_in_cycles_records_the_cycles():
+    model = net(
+        Plain, objective="mixup", schedule="cyclical", n_cycles=1, cycle_epochs=4, record=ALL, max_epochs=2
+    ).fit(X, Y)
+    assert model.recorded_.losses.shape == (4, 40) and (model.recorded_.losses > 0).all()
+    np.testing.assert_allclose(model.recorded_.mean_probs.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_training_that_ends_before_its_cycles_has_recorded_nothing():
+    stop = EarlyStopping("train_loss", patience=2, sink=lambda _: None)
+    model = net(Plain, lr=0.0, max_epochs=9, record=ALL, callbacks=[("stop", stop)], schedule="cyclical").fit(
+        X, Y
+    )
+    assert model.recorded_.losses.shape == (0, 40) and model.recorded_.mean_probs is None
+    assert len(model.recorded_.learning_rates) == 0
 
 
 # When it ends
@@ -579,8 +662,11 @@ def test_no_device_means_where_things_are():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "mixed"}, "objective must be 'cross_entropy' or 'mixup'"),
-        ({"precision": "half"}, "precision must be"),
+        ({"objective": "mixed"}, r"objective must be one of .*got 'mixed'\."),
+        ({"precision": "half"}, "precision must be one of"),
+        ({"schedule": "cosine"}, "schedule must be one of"),
+        ({"n_cycles": 0}, "n_cycles must be at least 1, got 0"),
+        ({"cycle_epochs": 0}, "cycle_epochs must be at least 1"),
         ({"mixup_alpha": 0.0}, "mixup_alpha must be greater than 0"),
         ({"max_epochs": 0}, "max_epochs must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
