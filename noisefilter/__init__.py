@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from noisefilter.displays import ScoreHistogramDisplay, TransitionMatrixDisplay
     from noisefilter.filters.inn import INNScorer
     from noisefilter.filters.josrc import JoSRCSelector
+    from noisefilter.filters.loss_variation import LossVariationSelector
     from noisefilter.filters.small_loss import SmallLossSelector
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
@@ -30,6 +31,7 @@ _HOME = {
     "JoSRCSelector": "filters.josrc",
     "Net": "net",
     "ScoreHistogramDisplay": "displays",
+    "LossVariationSelector": "filters.loss_variation",
     "Signals": "verdict",
     "SmallLossSelector": "filters.small_loss",
     "TransitionMatrixDisplay": "displays",
@@ -49,6 +51,7 @@ __all__ = [
     "ScoreHistogramDisplay",
     "Signals",
     "SmallLossSelector",
+    "LossVariationSelector",
     "TransitionMatrixDisplay",
     "Verdict",
     "plant_noise",
