@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from noisefilter.filters.josrc import JoSRCSelector
     from noisefilter.filters.loss_variation import LossVariationSelector
     from noisefilter.filters.small_loss import SmallLossSelector
+    from noisefilter.judging import judge
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
+    from noisefilter.voting import VoteFilter
 
 __version__ = "0.1.0"
 
@@ -29,13 +31,15 @@ _HOME = {
     "FilteredClassifier": "compose",
     "INNScorer": "filters.inn",
     "JoSRCSelector": "filters.josrc",
+    "LossVariationSelector": "filters.loss_variation",
     "Net": "net",
     "ScoreHistogramDisplay": "displays",
-    "LossVariationSelector": "filters.loss_variation",
     "Signals": "verdict",
     "SmallLossSelector": "filters.small_loss",
     "TransitionMatrixDisplay": "displays",
     "Verdict": "verdict",
+    "VoteFilter": "voting",
+    "judge": "judging",
     "plant_noise": "noise",
 }
 
@@ -47,13 +51,15 @@ __all__ = [
     "FilteredClassifier",
     "INNScorer",
     "JoSRCSelector",
+    "LossVariationSelector",
     "Net",
     "ScoreHistogramDisplay",
     "Signals",
     "SmallLossSelector",
-    "LossVariationSelector",
     "TransitionMatrixDisplay",
     "Verdict",
+    "VoteFilter",
+    "judge",
     "plant_noise",
 ]
 

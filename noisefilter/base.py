@@ -69,7 +69,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
     device: str
     verbose: int
     keep_signals: bool
-    open_set: bool = False
+    open_set: bool
 
     # -- what a filter writes ---------------------------------------------------------------------
 

@@ -60,9 +60,9 @@ class FilteredClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     mode : {"drop", "weight", "relabel"}, default="drop"
         - ``"drop"``: learn from the rows judged clean.
         - ``"weight"``: learn from all rows, each weighted by the verdict's `clean_proba`; a filter without
-          probabilities gives weight 1 to clean rows and 0 to the others. Multiplied with `sample_weight`
-          where given. Rows of weight 0 by the verdict are left out, since some classifiers divide by the
-          weight of a class.
+          probabilities gives weight 1 to clean rows and 0 to the others. Rows of no class weigh 0 either way.
+          Multiplied with `sample_weight` where given. Rows of weight 0 by the verdict are left out, since
+          some classifiers divide by the weight of a class.
         - ``"relabel"``: learn from clean rows as they are and from wrongly labelled rows under their
           suggested label; rows of no class are left out.
 
@@ -399,7 +399,7 @@ def _kept(verdict: Verdict, mode: str) -> _Kept:
         keep, labels = ~verdict.ood_mask, verdict.suggested_labels
     else:
         proba = verdict.clean_proba
-        weights = verdict.clean_mask.astype(np.float64) if proba is None else proba
+        weights = verdict.clean_mask.astype(np.float64) if proba is None else proba * ~verdict.ood_mask
         keep = weights > 0
     rows = np.flatnonzero(keep).astype(np.int64)
     _check_classes(verdict.classes, np.unique(labels[rows]))

@@ -200,11 +200,13 @@ def test_weight_is_the_probability_to_be_clean():
     X, y, _ = blobs()
     proba = np.linspace(0, 1, 90)
     model = FilteredClassifier(Told(PARTITION, proba), Probe(), mode="weight").fit(X, y)
-    np.testing.assert_array_equal(model.classifier_.sample_weight_, proba[1:])  # the first row weighs nothing
-    np.testing.assert_array_equal(model.classifier_.X_, X[1:])
+    left = (PARTITION != OOD_NOISE) & (proba > 0)  # a stranger's label is never right
+    assert not left[0] and (PARTITION == OOD_NOISE).any()
+    np.testing.assert_array_equal(model.classifier_.sample_weight_, proba[left])
+    np.testing.assert_array_equal(model.classifier_.X_, X[left])
     given = np.arange(90.0)
     model.fit(X, y, sample_weight=given)
-    np.testing.assert_array_equal(model.classifier_.sample_weight_, (proba * given)[1:])
+    np.testing.assert_array_equal(model.classifier_.sample_weight_, (proba * given)[left])
 
 
 def test_weight_without_probabilities_is_the_partition():

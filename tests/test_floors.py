@@ -41,7 +41,7 @@ FLOORS = (
     {"base", "handover", "step", "trained"},
     {"filters"},
     {"trainers"},
-    {"compose", "voting", "datasets", "audit", "cli", "__main__"},
+    {"compose", "judging", "voting", "datasets", "audit", "cli", "__main__"},
 )
 ENGINE = 1
 ENGINE_PACKAGES = {
