@@ -45,7 +45,7 @@ def assert_same_verdict(one, other):
 
 
 def test_there_are_filters():
-    assert noisefilter.INNScorer in FILTERS
+    assert {noisefilter.INNScorer, noisefilter.SmallLossSelector} <= set(FILTERS)
 
 
 # --- scikit-learn's own laws ----------------------------------------------------------------------
@@ -232,10 +232,8 @@ def test_a_last_batch_of_one_row(kind, blobs):
 
 @every_filter
 def test_set_params_equals_the_constructor(kind, blobs):
-    made = short(kind, n_neighbors=3, output="features", keep_signals=False)
-    told = kind().set_params(
-        max_epochs=3, random_state=0, n_neighbors=3, output="features", keep_signals=False
-    )
+    changes = {"batch_size": 20, "split": "keep", "keep": 0.8, "output": "features", "keep_signals": False}
+    made, told = short(kind, **changes), kind().set_params(max_epochs=3, random_state=0, **changes)
     assert repr(made) == repr(told) and made.get_params() == told.get_params()
     assert_same_verdict(made.fit(blobs.X, blobs.y).verdict_, told.fit(blobs.X, blobs.y).verdict_)
     assert not hasattr(told, "signals_")
@@ -384,12 +382,12 @@ def test_memory_gives_the_same_and_sees_the_verdict(kind, blobs, tmp_path):
 
 @every_filter
 def test_grid_search(kind, blobs):
-    pipeline = Pipeline([("filter", short(kind)), ("clf", LogisticRegression())])
-    search = GridSearchCV(pipeline, {"filter__n_neighbors": np.array([2, 5]), "clf__C": [0.1, 1.0]}, cv=2)
+    pipeline = Pipeline([("filter", short(kind, split="keep", keep=0.7)), ("clf", LogisticRegression())])
+    search = GridSearchCV(pipeline, {"filter__keep": np.array([0.8, 0.9]), "clf__C": [0.1, 1.0]}, cv=2)
     search.fit(blobs.X, blobs.y)
     assert (search.cv_results_["mean_test_score"] > 0.7).all()
-    best = search.best_params_["filter__n_neighbors"]
-    assert search.best_estimator_["filter"].signals_.neighbors.shape == (300, best)
+    best = search.best_params_["filter__keep"]
+    assert search.best_estimator_["filter"].clean_mask_.mean() == pytest.approx(best)
     grid = {"filter": [short(kind), "passthrough"], "clf": [LogisticRegression()]}
     assert len(GridSearchCV(pipeline, grid, cv=2).fit(blobs.X, blobs.y).cv_results_["params"]) == 2
 
@@ -412,9 +410,13 @@ def test_a_class_missing_from_a_fold(kind, blobs):
 def test_embeddings_reach_the_filter_with_and_without_routing(kind, blobs):
     features = np.arange(300.0)[:, None]
     direct = short(kind).fit(blobs.X, blobs.y, features=features).verdict_
-    assert not np.array_equal(direct.scores, short(kind).fit(blobs.X, blobs.y).scores_)
     plain = Pipeline([("filter", short(kind)), ("clf", LogisticRegression())])
-    assert_same_verdict(plain.fit(blobs.X, blobs.y, filter__features=features)["filter"].verdict_, direct)
+    told = plain.fit(blobs.X, blobs.y, filter__features=features)["filter"]
+    assert_same_verdict(told.verdict_, direct)
+    assert np.array_equal(told.signals_.features, features)
+    without = short(kind).fit(blobs.X, blobs.y)
+    if without.signals_.neighbors is not None:  # they are looked for in the embedding
+        assert not np.array_equal(direct.scores, without.scores_)
     judged = FilteredClassifier(short(kind), LogisticRegression())
     assert_same_verdict(judged.fit(blobs.X, blobs.y, filter__features=features).verdict_, direct)
     with config_context(enable_metadata_routing=True):

@@ -58,7 +58,9 @@ class SmallLossSelector(NetworkFilter):
     objective : {"cross_entropy", "cross_entropy_ne", "mixup"}, default="cross_entropy"
         What the network is trained by. ``"cross_entropy_ne"`` adds the negative entropy
         :math:`\sum_c p_c \log p_c`, mean over the batch, so that it does not become too sure of wrong labels
-        (the confidence penalty of DivideMix). Losses are recorded without it.
+        (the confidence penalty of DivideMix). Losses are recorded without it. The network
+        then doubts more than it errs, so ``split="auto"`` has only the planted labels to go by, and takes
+        confusions of look-alikes for right.
     mixup_alpha : float, default=1.0
         Parameter of mixup's Beta distribution.
     schedule : {"steps", "cyclical"}, default="steps"
@@ -96,6 +98,9 @@ class SmallLossSelector(NetworkFilter):
         in this very training; in [0, 0.5]. What was recorded of them speaks of that label, so among
         themselves they are ranked by ``"averaged_margin"`` of the given one. Default: 4 %, up to 200 rows
         where that is no more than a tenth, and at most 2,000 rows; none for rules that do not read them.
+    open_set : bool, default=False
+        Look for strangers too: divide the rejected rows into wrong labels and rows that belong to no class,
+        which are those the network is undecided about (:func:`noisefilter.scores.ood_score`).
     output : {"rows", "features"}, default="rows"
         What :meth:`transform` gives: the rows, or features of the network.
     channels : {"first", "last"}, optional
@@ -159,6 +164,7 @@ class SmallLossSelector(NetworkFilter):
     """
 
     _scales: ClassVar = True
+    _judging: ClassVar = NetworkFilter._judging | {"row_score", "window"}
     _choices: ClassVar = {
         "row_score": ("averaged_margin", "loss", "mean_loss", "aum"),
         "objective": ("cross_entropy", "cross_entropy_ne", "mixup"),
@@ -184,6 +190,7 @@ class SmallLossSelector(NetworkFilter):
         threshold: float | None = None,
         keep: float | None = None,
         probes: float | None = None,
+        open_set: bool = False,
         output: str = "rows",
         channels: str | None = None,
         device: str = "auto",
@@ -207,6 +214,7 @@ class SmallLossSelector(NetworkFilter):
         self.threshold = threshold
         self.keep = keep
         self.probes = probes
+        self.open_set = open_set
         self.output = output
         self.channels = channels
         self.device = device

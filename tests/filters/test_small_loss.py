@@ -16,8 +16,9 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
-from noisefilter import Net, Signals, SmallLossSelector, plant_noise
+from noisefilter import Net, Signals, SmallLossSelector, VoteFilter, plant_noise
 from noisefilter.errors import InputError, MissingSignalError, ParameterError, TrainingDivergedError
+from noisefilter.models import NetModel
 
 SCORES = ("averaged_margin", "loss", "mean_loss", "aum")
 every_score = pytest.mark.parametrize("row_score", SCORES)
@@ -325,6 +326,32 @@ def test_cycles_are_what_is_judged(blobs):
     losses = signals.losses.astype(np.float64)
     expected = -(losses - losses.mean(axis=1, keepdims=True)).mean(axis=0)
     np.testing.assert_allclose(selector.scores_[unplanted], expected[unplanted], rtol=1e-9)
+
+
+def test_filters_that_differ_in_the_score_alone_share_a_training(blobs, monkeypatch):
+    trainings, train = [], NetModel.train
+    monkeypatch.setattr(NetModel, "train", lambda *args: trainings.append(0) or train(*args))
+    kwargs = {"max_epochs": 3, "random_state": 0}
+    filters = [
+        ("mean", SmallLossSelector(row_score="mean_loss", window=1.0, **kwargs)),
+        ("margin", SmallLossSelector(**kwargs)),
+        ("cycles", SmallLossSelector(schedule="cyclical", n_cycles=1, cycle_epochs=2, **kwargs)),
+    ]
+    vote = VoteFilter(filters).fit(blobs.X, blobs.y)
+    assert len(trainings) == 2
+    alone = SmallLossSelector(row_score="mean_loss", window=1.0, **kwargs).fit(blobs.X, blobs.y)
+    assert np.array_equal(vote.filters_[0].scores_, alone.scores_)
+
+
+@every_score
+def test_strangers_are_told_from_wrong_labels(row_score):
+    logits, y = recorded(n=400)
+    logits[:, :40] *= 0.05  # undecided between all classes
+    logits[:, 40:80] += 6 * np.eye(4)[(y[40:80] + 1) % 4]  # sure of another class
+    selector = SmallLossSelector(row_score=row_score, split="keep", keep=0.8, open_set=True)
+    verdict = selector.fit_signals(signals_of(logits, y), y).verdict_
+    assert verdict.ood_mask[:40].sum() > 5 * verdict.ood_mask[40:80].sum()
+    assert verdict.id_mask[40:80].mean() > 0.8
 
 
 def test_published_settings():
