@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from noisefilter import __version__
+from noisefilter.audit.methods import METHODS
 from noisefilter.audit.terminal import printable
 from noisefilter.cli import build_app, main
 from noisefilter.datasets import open_store
@@ -234,6 +235,31 @@ def test_options_reach_the_filter_and_the_loader(run, tmp_path, photos, scorer):
     assert scorer.made[1].settings == {"random_state": 0, "verbose": 1}
     assert scorer.made[0].X.shape == (40, 16, 16, 3)
     assert scorer.made[1].X.shape == (40, 32, 32, 3)
+
+
+@pytest.mark.parametrize(("switch", "settings"), [("--open-set", True), ("--closed-set", False)])
+def test_strangers_are_looked_for_when_asked(run, tmp_path, npz, scorer, switch, settings):
+    assert run("audit", npz, "--out", tmp_path / "a", switch, "--quiet")[0] == 0
+    assert scorer.made[0].settings["open_set"] is settings
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_its_filter(run, tmp_path, npz, scorer, monkeypatch, pages, method):
+    """A short training each; INN has its stand-in, which no vote would take."""
+    monkeypatch.delitem(sys.modules, "noisefilter.filters.inn")
+    classes = {"inn": "INNScorer", "small_loss": "SmallLossSelector", "josrc": "JoSRCSelector"}
+    classes |= {
+        "loss_variation": "LossVariationSelector",
+        "vote": "VoteFilter (INNScorer, SmallLossSelector)",
+    }
+    args = ["audit", npz, "--out", tmp_path / "a", "--method", method, "--epochs", 2, "--open-set", "--quiet"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert run(*args)[0] == 0
+    assert pages[0].verdict.method == classes[method] and pages[0].verdict.open_set
+    about = json.loads((tmp_path / "a" / "audit.json").read_text())
+    assert about["method"] == classes[method] and about["open_set"] is True
+    assert pages[0].settings["strangers"] == "looked for"
 
 
 def test_noise_can_be_chosen_and_turned_off(run, tmp_path, scorer):
@@ -485,6 +511,7 @@ def test_the_page_is_told_how_it_was_made(run, tmp_path, npz, pages):
     assert page.source.store.labels.tolist() == page.verdict.labels.tolist()
     settings = page.settings
     assert (settings["method"], settings["seed"], settings["epochs"]) == ("centroids", "7", "3")
+    assert settings["strangers"] == "not looked for"
     assert settings["noisefilter"] == __version__
     assert settings["scikit-learn"] == sklearn.__version__
     assert settings["Python"] == ".".join(map(str, sys.version_info[:3]))
@@ -599,6 +626,7 @@ def test_a_failure_of_any_file_leaves_none(run, tmp_path, npz, monkeypatch, what
         (["digits", "--truth", "no.npy"], "'no.npy' must be a readable file, got an error: No such file"),
         (["digits", "--truth", "full/thesis.tex"], "--truth must be a .csv or .npy file, got 'full/"),
         (["photos", "--label", "y"], "--label must be left out for the source 'photos', got 'y'."),
+        (["digits", "--method", "magic"], "--method must be one of inn, small_loss, "),
         (["digits", "--x-key", "a"], "--x-key must be left out for the source 'digits', got 'a'."),
         (["cifar10", "--root", "empty"], "--root must be a folder with cifar10"),
     ],

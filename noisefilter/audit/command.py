@@ -20,6 +20,7 @@ from noisefilter import __version__, datasets
 from noisefilter.audit import options as opt
 from noisefilter.audit.copies import check_apart, check_copy, whole, write_list
 from noisefilter.audit.decisions import Decision, decided, plain, read_decisions, tally
+from noisefilter.audit.methods import METHODS, check_method, made
 from noisefilter.audit.tables import check_output, output_folder, summarize, write_verdict
 from noisefilter.audit.terminal import complain, one_sentence, show
 from noisefilter.audit.truth import read_truth
@@ -29,6 +30,16 @@ from noisefilter.verdict import CLEAN, Verdict
 
 _RUN, _RESULT = "How to judge", "What to do with the result"
 Out = Annotated[Path, typer.Option(help="Folder for the results: new, empty, or an earlier audit.")]
+Method = Annotated[str, typer.Option(help=f"Filter: {', '.join(METHODS)}.", rich_help_panel=_RUN)]
+OpenSet = Annotated[
+    bool | None,
+    typer.Option(
+        "--open-set/--closed-set",
+        help="Look for rows that belong to no class too, or not (default: josrc does, the others do not).",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", rich_help_panel=_RUN)]
 Decisions = Annotated[
     Path | None,
@@ -84,6 +95,8 @@ def audit(
     backbone: opt.Backbone = None,
     skip_unreadable: opt.SkipUnreadable = False,
     channels: opt.Channels = None,
+    method: Method = "inn",
+    open_set: OpenSet = None,
     epochs: Epochs = None,
     random_state: opt.RandomState = 0,
     decisions: Decisions = None,
@@ -109,7 +122,8 @@ def audit(
             skip_unreadable=skip_unreadable,
         )  # fmt: skip
         again = opt.again(typed) + opt.again_digits(source, noise, noise_kind, random_state)
-        run = Run(source, out, random_state, epochs, channels, thumbnails, verbose, context.obj or (), again)
+        run = Run(source, out, random_state, method, open_set, epochs, channels, thumbnails, verbose,
+                  context.obj or (), again)  # fmt: skip
         _check_cheap(run, write_clean, fail_above)
         store, reading = datasets.opened(source, typed)
         store = opt.planted(store, source, noise, noise_kind, random_state)
@@ -117,10 +131,7 @@ def audit(
         earlier = [] if decisions is None else read_decisions(decisions, store)
         known = store.truth if truth is None else read_truth(truth, store)
         data = _prepared(datasets.loaded(store, reading, verbose), store, earlier, known)
-        verdict = _judged(data, run, earlier)
-        _write(run, data, verdict, earlier, clean)
-        if verbose:
-            show(data, verdict, run.seconds, [out, *clean], tally(earlier) if earlier else "")
+        verdict = _audited(run, data, earlier, clean)
         _compare(verdict.estimated_noise_rate, fail_above)
 
 
@@ -131,6 +142,8 @@ class Run:
     source: str
     out: Path
     random_state: int
+    method: str
+    open_set: bool | None
     epochs: int | None
     channels: str | None
     thumbnails: int
@@ -148,6 +161,7 @@ class Run:
 def _check_cheap(run: Run, write_clean: Path | None, fail_above: float | None) -> None:
     """Refuse what can be seen to be wrong before the source is opened."""
     opt.check_extra()
+    check_method(run.method)
     folder = check_output(run.out)
     check_apart(run.source, folder)
     if write_clean is not None and write_clean.resolve().is_relative_to(folder):
@@ -176,13 +190,19 @@ def _prepared(data: Source, store: Store, earlier: Sequence[Decision], truth: ND
     return data
 
 
-def _judged(data: Source, run: Run, earlier: Sequence[Decision]) -> Verdict:
-    from noisefilter.filters.inn import INNScorer  # torch takes seconds to import: bad input is told before
+def _audited(run: Run, data: Source, earlier: Sequence[Decision], clean: list[Path]) -> Verdict:
+    """Judge the rows, write what was found, and say so."""
+    verdict = _judged(data, run, earlier)
+    _write(run, data, verdict, earlier, clean)
+    if run.verbose:
+        show(data, verdict, run.seconds, [run.out, *clean], tally(earlier) if earlier else "")
+    return verdict
 
-    settings: dict[str, Any] = {"max_epochs": run.epochs, "channels": run.channels}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    scorer = INNScorer(random_state=run.random_state, verbose=int(run.verbose), **settings)
-    verdict: Verdict = scorer.fit(data.X, data.y).verdict_
+
+def _judged(data: Source, run: Run, earlier: Sequence[Decision]) -> Verdict:
+    settings = {"open_set": run.open_set, "max_epochs": run.epochs, "channels": run.channels}
+    filter_ = made(run.method, random_state=run.random_state, verbose=int(run.verbose), **settings)
+    verdict: Verdict = filter_.fit(data.X, data.y).verdict_
     by_hand = np.isin(opt.rows_of(data), [decision.row for decision in earlier])
     return replace(verdict, partition=np.where(by_hand, CLEAN, verdict.partition))
 
@@ -226,6 +246,7 @@ def _about(data: Source, verdict: Verdict, run: Run, earlier: Sequence[Decision]
     facts = summarize(verdict)
     return {
         "method": verdict.method,
+        "open_set": verdict.open_set,
         "random_state": run.random_state,
         "source": data.description,
         "fingerprint": None if data.store is None else data.store.fingerprint,
@@ -240,6 +261,7 @@ def _settings(verdict: Verdict, run: Run) -> Mapping[str, str]:
     """Return how the audit was made, for people."""
     settings = {
         "method": verdict.method,
+        "strangers": "looked for" if verdict.open_set else "not looked for",
         "seed": str(run.random_state),
         "epochs": "" if run.epochs is None else str(run.epochs),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

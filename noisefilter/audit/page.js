@@ -487,6 +487,13 @@ function showPair(button) {
   byId("review").scrollIntoView();
 }
 
+function showKind(kind) {
+  clearFilters();
+  kindFilter.value = kind;
+  search();
+  byId("review").scrollIntoView();
+}
+
 /* printing: the first rows, whatever page is open */
 
 let printing = false;
@@ -526,6 +533,10 @@ function start() {
   byId("confusions")?.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button) showPair(button);
+  });
+  byId("overview").addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-kind]");
+    if (button) showKind(button.dataset.kind);
   });
   byId("theme").addEventListener("click", () => {
     const root = document.documentElement;

@@ -140,6 +140,7 @@ def page_data(report: Report) -> dict[str, Any]:
         "cards": _cards(report),
         "truth_cards": [] if source.truth is None else _truth_cards(verdict, verdict.labels != source.truth),
         "histogram": Markup(histogram_svg(verdict, source.truth)),
+        "open_set": verdict.open_set,
         "has_threshold": verdict.threshold is not None,
         "transition": Markup("" if verdict.transition_matrix is None else transition_svg(verdict)),
         "uneven": _is_uneven(verdict.transition_matrix),
@@ -206,7 +207,7 @@ def _cards(report: Report) -> list[dict[str, Any]]:
         rate, note = _percent(verdict.estimated_noise_rate), "of all labels are wrong"
     if verdict.noise_rate_interval is not None:
         note = "most likely between {:.1%} and {:.1%}".format(*verdict.noise_rate_interval)
-    return [
+    cards: list[dict[str, Any]] = [
         {
             "name": "Labels judged wrong",
             "value": f"{flagged:,}",
@@ -229,6 +230,9 @@ def _cards(report: Report) -> list[dict[str, Any]]:
             "id": "decided-total",
         },
     ]
+    if strangers:
+        cards[2]["kind"] = "stranger"
+    return cards
 
 
 def _truth_cards(verdict: Verdict, wrong: NDArray[np.bool_]) -> list[dict[str, Any]]:

@@ -157,6 +157,17 @@ def test_filters_narrow_the_gallery(opened):
     assert rows(page) == [12, *range(112, 113), *range(120, 130)]
 
 
+def test_strangers_have_a_gallery_of_their_own(opened):
+    page = opened(report_of(strangers=[4, 9]))
+    page.select_option("#filter-given", label="cat")
+    page.click("text=Show them")
+    assert rows(page) == [4, 9]
+    expect(page.locator("#filter-kind")).to_have_value("stranger")
+    expect(page.locator("#filter-given")).to_have_value("")
+    expect(page.locator("#gallery .card")).to_contain_text(["no class", "no class"])
+    expect(opened(report_of()).locator("text=Show them")).to_have_count(0)
+
+
 def test_decided_rows_stay_until_the_filter_changes(opened):
     page = opened(report_of())
     page.select_option("#filter-decided", "no")
