@@ -22,6 +22,7 @@ from noisefilter.networks import default_network, network_arguments
 
 _CHUNK = 1000
 MAX_EPOCHS, LR = 30, 0.05  # of the default network
+LR_DROPS: dict[str, Any] = {"lr_drops": (0.5, 0.75), "lr_drop_factor": 5.0}
 _PLAIN = {"objective": "cross_entropy", "schedule": "steps"}  # what any training of the user's own may be
 _CHOOSER = {"mixup_alpha": "objective", "n_cycles": "schedule", "cycle_epochs": "schedule"}
 
@@ -286,8 +287,6 @@ def _default_net(
         if settings["batch_size"] is None
         else settings["batch_size"],
         lr=LR if settings["lr"] is None else settings["lr"],
-        lr_drops=(0.5, 0.75),
-        lr_drop_factor=5.0,
         optimizer=torch.optim.SGD,
         optimizer__momentum=0.9,
         optimizer__nesterov=True,
@@ -297,7 +296,7 @@ def _default_net(
         verbose=settings["verbose"],
         record=record,
         random_state=seed,
-        **training,
+        **LR_DROPS | training,
         **arguments,
     )
 

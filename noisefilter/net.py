@@ -26,6 +26,7 @@ _EVAL_BATCH = 1000
 _CHOICES = {
     "objective": ("cross_entropy", "cross_entropy_ne", "mixup"),
     "precision": ("auto", "float32", "bfloat16"),
+    "record_from": ("training", "evaluation"),
     "schedule": ("steps", "cyclical"),
 }
 _BATCH_VERBS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
@@ -214,8 +215,11 @@ class Net(NeuralNetClassifier):
         Name of the submodule whose input are the features; the last linear layer to run by default.
     record : tuple of str, default=()
         Per-row signals to record in training: ``"losses"``, ``"margins"``, ``"predictions"``,
-        ``"mean_probs"``. With ``"mixup"``, where no training output belongs to one row, they come
-        from an evaluation pass after each epoch that needs them.
+        ``"mean_probs"``.
+    record_from : {"training", "evaluation"}, default="training"
+        Whether they are recorded from the training itself, at no cost, or from an evaluation pass after
+        each epoch that needs them. With ``"mixup"``, where no training output belongs to one row, it is
+        always the pass.
     random_state : int, RandomState or None, default=None
         Seeds weights, order, augmentation, mixup and dropout.
 
@@ -244,6 +248,7 @@ class Net(NeuralNetClassifier):
         precision: str = "auto",
         feature_layer: str | None = None,
         record: tuple[str, ...] = (),
+        record_from: str = "training",
         random_state: Any = None,
         **kwargs: Any,
     ):
@@ -267,6 +272,7 @@ class Net(NeuralNetClassifier):
         self.precision = precision
         self.feature_layer = feature_layer
         self.record = record
+        self.record_from = record_from
         self.random_state = random_state
 
     @property
@@ -360,7 +366,7 @@ class Net(NeuralNetClassifier):
                 self.module_.train()
                 for index in shuffled(len(rows), batch_size, generator):
                     loss, output = self._step(rows, codes, index, generator, watched)
-                    if recorder.wants(epoch) and self.objective != "mixup":
+                    if recorder.wants(epoch) and not self._evaluates_epochs():
                         self._record(recorder, index, output, codes)
                     total += loss * len(index)
                     bar.step()
@@ -443,6 +449,9 @@ class Net(NeuralNetClassifier):
 
         return mixed, objective
 
+    def _evaluates_epochs(self) -> bool:
+        return self.objective == "mixup" or self.record_from == "evaluation"
+
     def _record(self, recorder: Recorder, index: Tensor, output: Tensor, codes: Tensor) -> None:
         target = codes[index]
         losses = self._row_losses(output, target) if recorder.losses is not None else None
@@ -471,7 +480,7 @@ class Net(NeuralNetClassifier):
                 "A smaller lr= usually helps."
             )
         rate = self.optimizer_.param_groups[0]["lr"] if hasattr(self, "optimizer_") else float("nan")
-        if self.objective == "mixup" and recorder.wants(recorder.epoch):
+        if self._evaluates_epochs() and recorder.wants(recorder.epoch):
             with self.evaluating():
                 for index in in_order(rows, _EVAL_BATCH):
                     self._record(recorder, index, self.outputs(rows.take(index)), codes)

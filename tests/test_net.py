@@ -732,3 +732,20 @@ def test_evaluation_leaves_the_mode():
         model.predict_proba(X)
         assert model.module_.training is training
         assert all(part.training is training for part in model.module_.modules())
+
+
+def test_a_pass_after_each_epoch_records_what_the_network_says_then(blobs):
+    settings = {
+        "module__n_inputs": 5, "module__n_classes": 3, "max_epochs": 3, "batch_size": 32, "random_state": 0,
+        "record": ("losses", "margins", "predictions", "mean_probs"),
+    }  # fmt: skip
+    told = Net(MLP, record_from="evaluation", **settings).fit(blobs.X, blobs.y)
+    plain = Net(MLP, **settings).fit(blobs.X, blobs.y)
+    probs = told.predict_proba(blobs.X)
+    assert np.array_equal(probs, plain.predict_proba(blobs.X))  # the training is the same
+    own = probs[np.arange(300), blobs.y]
+    np.testing.assert_allclose(told.recorded_.losses[-1], -np.log(own), atol=1e-4)
+    assert np.array_equal(told.recorded_.predictions[-1], probs.argmax(axis=1))
+    assert not np.allclose(plain.recorded_.losses[-1], told.recorded_.losses[-1])
+    with pytest.raises(ParameterError, match="record_from must be one of"):
+        Net(MLP, record_from="nowhere", **settings).fit(blobs.X, blobs.y)

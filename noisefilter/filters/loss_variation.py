@@ -23,7 +23,7 @@ from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
 from noisefilter.scores import log_margin
 from noisefilter.splits import Split
-from noisefilter.trained import NetworkFilter, check_at_least_1, evaluated
+from noisefilter.trained import NetworkFilter, check_at_least_1, check_positive, evaluated
 from noisefilter.variation import (
     BETA_RULES,
     adapted,
@@ -42,6 +42,7 @@ Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _WEIGHTS = np.linspace(0.0, 1.0, 11)  # of the variation, to choose from
+_UNKNOWN_WEIGHT = 0.1  # where nothing tells: hardly ever was more of it better
 
 
 class _Fitted(NamedTuple):
@@ -83,6 +84,14 @@ class LossVariationSelector(NetworkFilter):
     lr : float, optional
         Learning rate of SGD with Nesterov momentum 0.9, divided by 5 at half and at three quarters of
         the epochs. Default 0.05.
+    lr_drops : tuple of float, optional
+        Shares of the training, in (0, 1), after which the learning rate of the default network is divided, if
+        not as above.
+    lr_drop_factor : float, default=5.0
+        What it is divided by.
+    record : {"train", "eval"}, default="train"
+        Whether losses and predictions are recorded from the training itself, at no cost, or from an
+        evaluation pass after each epoch. A subclass of ``NeuralNetClassifier`` always takes the pass.
     peer : bool, default=False
         Train a second network, whose losses are read for size while those of the first are read for their
         variation, as in the paper. Otherwise one network serves both, at half the cost.
@@ -97,8 +106,9 @@ class LossVariationSelector(NetworkFilter):
         - ``"loss"``: minus the loss of the last epoch;
         - ``"mean_loss"``: minus the mean loss over all recorded epochs.
     weight : float, optional
-        Of the variation in ``"combined"``, in [0, 1]. By default that one of 0, 0.1, ..., 1 which ranks the
-        planted rows lowest (by AUC); 0.5 where none were planted.
+        Of the variation in ``"combined"``, in [0, 1]. By default 0 or 1, whichever ranks planted rows lower,
+        or that one of 0.1, ..., 0.9 which ranks them lower still, by more than two standard errors. Where
+        none were planted, 0.1.
     split : {"auto", "paper", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
         Decision rule. ``"auto"`` flags as many rows as the network contradicts beyond its own doubt
         (:func:`noisefilter.estimates.estimate_noise_rate`), worst scores first. ``"paper"`` selects the rows
@@ -159,9 +169,9 @@ class LossVariationSelector(NetworkFilter):
     ``split="paper"`` follows Algorithm 1 for the last epoch: :math:`V_l = V_c` are the share :math:`\rho` of
     rows of lowest variance, :math:`V_h` the rest, :math:`G_l` the rows of small loss. If the learning rate
     changed at least two and at most :math:`\tau` epochs before, the branch for changes applies. What classes
-    lack is taken from :math:`G_l` by loss then, otherwise from :math:`V_c` by variance. Synthetic rows are
-    the business of a trainer: :func:`noisefilter.balance.mixing_plan`. Where the mixture does not separate
-    (Ashman's D < 1), the estimated noise rate stands in for it.
+    lack is taken from :math:`G_l`, smallest losses first; without a change neighbors thin it out. Synthetic
+    rows are the business of a trainer: :func:`noisefilter.balance.mixing_plan`. Where the mixture does not
+    separate (Ashman's D < 1), the estimated noise rate stands in for it.
 
     Rows that arrive later (:meth:`score_new`) have no past. They get the score that a row of fit has whose
     rank by the trained network's margin is the same.
@@ -172,11 +182,12 @@ class LossVariationSelector(NetworkFilter):
 
     Deviations from the paper: ranks instead of the printed argsort, divided by n; losses are recorded from
     the training itself, not by an extra pass; the network learns from all rows to the end, where VRLVMix
-    goes on with its own selection; the learning rate is divided twice by 5, not once by 10, and the momentum
-    is Nesterov's; the thresholds of Eq. (4) are the share believed clean, and "noise rate" in Eq. (4) and (7)
-    is read as that share; beta in Eq. (5) is what ``beta_rule`` says, for the printed one selects wrong
-    labels; rows of much variation are limited; neighbors are found in the network's own features; there is
-    one supplement, where each of the paper's networks has its own. The score, the decision rule ``"auto"``
+    goes on with its own selection; the learning rate is divided twice by 5, not once by 10 (the momentum
+    stays Nesterov's); the thresholds of Eq. (4) are the share believed clean, and "noise rate" in Eq. (4)
+    and (7) is read as that share; beta in Eq. (5) is what ``beta_rule`` says, for the printed one selects
+    wrong labels; rows of much variation are limited; neighbors are found in the network's own features; there
+    is one supplement, that of small losses, where each of the paper's networks has its own (the other one,
+    rows of small variation, was less pure wherever it was measured). The score, the decision rule ``"auto"``
     and the planted labels are beyond the paper. :meth:`as_published` sets what is a parameter.
 
     References
@@ -207,6 +218,7 @@ class LossVariationSelector(NetworkFilter):
     _choices: ClassVar = {
         "row_score": ("combined", "variation", "raw_variation", "loss", "mean_loss"),
         "beta_rule": BETA_RULES,
+        "record": ("train", "eval"),
     }
 
     def __init__(
@@ -217,6 +229,9 @@ class LossVariationSelector(NetworkFilter):
         max_epochs: int | None = None,
         batch_size: int | None = None,
         lr: float | None = None,
+        lr_drops: tuple[float, ...] | None = None,
+        lr_drop_factor: float = 5.0,
+        record: str = "train",
         peer: bool = False,
         window: int = 10,
         row_score: str = "combined",
@@ -243,6 +258,9 @@ class LossVariationSelector(NetworkFilter):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
+        self.lr_drops = lr_drops
+        self.lr_drop_factor = lr_drop_factor
+        self.record = record
         self.peer = peer
         self.window = window
         self.row_score = row_score
@@ -277,7 +295,8 @@ class LossVariationSelector(NetworkFilter):
         """
         published: dict[str, Any] = {
             "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "peer": True,
-            "window": 10, "weight": 0.5, "split": "paper", "warm_up": 10, "beta_rule": "eq5",
+            "lr_drops": (0.5,), "lr_drop_factor": 10.0, "record": "eval", "window": 10, "weight": 0.5,
+            "split": "paper", "warm_up": 10, "beta_rule": "eq5",
             "most_unstable": None, "balance": True, "n_neighbors": 20,
         }  # fmt: skip
         return cls(**(published | changes))
@@ -324,9 +343,12 @@ class LossVariationSelector(NetworkFilter):
     def _train(
         self, rows: Rows, trained: NDArray[np.int64], n_classes: int, rng: Any
     ) -> tuple[Model, Signals]:
-        model = self._build(
-            rows, n_classes, ("losses", "predictions", "mean_probs"), rng, objective="cross_entropy"
-        )
+        training: dict[str, Any] = {"objective": "cross_entropy"}
+        if self.record == "eval":
+            training["record_from"] = "evaluation"
+        if self.lr_drops is not None:
+            training |= {"lr_drops": tuple(self.lr_drops), "lr_drop_factor": self.lr_drop_factor}
+        model = self._build(rows, n_classes, ("losses", "predictions", "mean_probs"), rng, **training)
         if isinstance(model, SklearnModel):
             raise MissingSignalError(
                 "estimator must be a network, whose epochs can be recorded, got "
@@ -429,9 +451,8 @@ class LossVariationSelector(NetworkFilter):
         )  # fmt: skip
         if self.balance:
             per_class = round(expected / len(noise.transition))
-            pool, order = (sets.candidates, variance) if change is None else (small_loss, sizes[-1])
             neighbors = signals.neighbors if change is None else None
-            selected |= supplement(trained, selected, pool, order, per_class, neighbors)
+            selected |= supplement(trained, selected, small_loss, sizes[-1], per_class, neighbors)
         return self._planted_by_rank(selected, scores, signals, share)
 
     def _clean_share(self, signals: Signals, noise: NoiseEstimate) -> float:
@@ -479,12 +500,25 @@ class LossVariationSelector(NetworkFilter):
         )
         if self.warm_up is not None:
             check_at_least_1(self, "warm_up")
+        self._check_schedule()
         for name in ("weight", "most_unstable"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), Real, "in [0, 1]", lambda value: 0 <= value <= 1)
         for name in ("peer", "balance"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ParameterError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+
+    def _check_schedule(self) -> None:
+        check_positive(self, "lr_drop_factor")
+        if self.lr_drops is None:
+            return
+        drops = self.lr_drops
+        if not isinstance(drops, tuple | list) or not all(isinstance(s, Real) and 0 < s < 1 for s in drops):
+            raise ParameterError(f"lr_drops must be shares in (0, 1), got {drops!r}.")
+        if self.estimator is not None:
+            raise ParameterError(
+                f"lr_drops must be None when an estimator is given, got {drops!r}. Set it on the estimator."
+            )
 
     def _check_split(self) -> None:
         super()._check_split()
@@ -511,13 +545,22 @@ def _ranks(scores: Floats) -> Floats:
 def _combined(
     variation: Floats, small_loss: Floats, weight: float | None, planted: NDArray[Any] | None
 ) -> Floats:
-    """Weighted mean of two ranks, with the weight that ranks planted rows lowest unless one is given."""
-    if weight is None and (planted is None or len(planted) == 0):
-        weight = 0.5
+    """Weighted mean of two ranks, with the weight that ranks planted rows lowest unless one is given.
+
+    The plain mean of the ranks falls behind the better one wherever they differ much. So does a mix that
+    planted rows prefer by chance: it must gain more than two standard errors on the better part.
+    """
+    if weight is None:
+        weight = _UNKNOWN_WEIGHT if planted is None or not len(planted) else None
     if weight is not None:
         return weight * variation + (1.0 - weight) * small_loss
     mixed = [w * variation + (1.0 - w) * small_loss for w in _WEIGHTS]
-    return mixed[int(np.argmin([rankdata(scores)[planted].sum() for scores in mixed]))]
+    ranks = np.stack([_ranks(scores)[planted] for scores in mixed])  # (weights, m)
+    means = ranks.mean(axis=1)
+    better = 0 if means[0] <= means[-1] else -1
+    gains = ranks[better] - ranks
+    sure = gains.mean(axis=1) > 2.0 * gains.std(axis=1) / np.sqrt(ranks.shape[1])
+    return mixed[int(np.argmin(np.where(sure, means, np.inf))) if sure.any() else better]
 
 
 def _small_losses(losses: NDArray[Any], share: float) -> Mask:
