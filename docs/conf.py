@@ -36,7 +36,7 @@ suppress_warnings = ["myst.xref_missing"]  # relative links of included files, r
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "filename_pattern": r"\.py$",
+    "filename_pattern": r"(?<!hugging_face)\.py$",  # it needs transformers, which nothing else here does
     "plot_gallery": "False",  # they train networks: minutes, not seconds
     "download_all_examples": False,
     "show_memory": False,
