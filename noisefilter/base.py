@@ -252,7 +252,8 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         given = (probs, codes, probe_probs, signals.probe_codes)
         rate = estimates.estimate_noise_rate(*given, doubt_ratio=ratio)
         interval = estimates.noise_rate_interval(*given, doubt_ratio=ratio)
-        return NoiseEstimate(rate, estimates.estimate_transition(probs, codes, rate), interval)
+        transition = estimates.estimate_transition(probs, codes, rate, probe_probs, signals.probe_codes)
+        return NoiseEstimate(rate, transition, interval)
 
     # -- rows that arrive later -------------------------------------------------------------------
 

@@ -339,5 +339,5 @@ def excess_disagreement(
         ``threshold`` is on the scale of `corrected_log_odds`.
     """
     rate = estimate_noise_rate(probs, codes, probe_probs, probe_codes, doubt_ratio=doubt_ratio)
-    transition = estimate_transition(probs, codes, rate)
+    transition = estimate_transition(probs, codes, rate, probe_probs, probe_codes)
     return at_rate(corrected_log_odds(probs, codes, transition), rate)

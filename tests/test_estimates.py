@@ -45,7 +45,7 @@ def test_the_range_equals_a_naive_one(seed, rate, probed):
         probes = (probe_probs, probe_codes)
         bound = estimates.probe_rate(log_margin(probs, codes), log_margin(*probes), 4)
         slack = 1.64 * np.sqrt(bound * (1 - bound) / len(codes) + bound**2 / 2 / len(probe_codes))
-        low, high = max(low, 0.75 * (bound - slack) - 0.005), max(high, bound + slack)
+        low, high = max(low, 0.6 * (bound - slack) - 0.005), max(high, 1.1 * bound + slack)
     found = estimates.noise_rate_interval(probs, codes, *probes)
     rate = estimates.estimate_noise_rate(probs, codes, *probes)
     assert found == pytest.approx((max(0, min(low, rate)), max(high, rate)), abs=2e-5)

@@ -276,7 +276,7 @@ def naive_transition(probs, codes, rate, kappa=0.5):
         rows = [r for r in rows if probs[r, i] >= middle]
         count, promise = sum(codes[r] == j for r in rows), sum(probs[r, j] for r in rows)
         size[i, j] = len(rows)
-        excess[i, j] = min(count, (count - kappa * promise) / (1 - kappa))
+        excess[i, j] = max(0, min(count, (count - kappa * promise) / (1 - kappa)))
         variance[i, j] = count / (1 - kappa) ** 2
     mean = max(sum(excess.values()), 0.5) / (sum(size.values()) + 0.5)
     chance = {p: max(variance[p], size[p] * mean / (1 - kappa) ** 2) for p in pairs}
@@ -302,6 +302,43 @@ def test_transition_equals_a_naive_one(noise, rate, least):
     assert estimates.estimate_transition(probs, codes, rate) == pytest.approx(
         naive_transition(probs, codes, rate)
     )
+    pull = np.where(np.arange(4) == codes[:50, None], 1.2, 0.0)  # the planted labels have been learned
+    probe_probs = probs[:50] ** 0.5 * np.exp(pull)
+    m = np.median(log_margin(probe_probs, codes[:50])) - np.median(
+        [log_margin(probs[[i]], np.array([k]))[0] for i in range(2000) for k in range(4) if k != codes[i]]
+    )
+    assert estimates.memorization(probs, codes, probe_probs, codes[:50]) == pytest.approx(m)
+    kappa = min(max(1 / (1 + m), 0.3), 0.97)
+    assert estimates.estimate_transition(probs, codes, rate, probe_probs, codes[:50]) == pytest.approx(
+        naive_transition(probs, codes, rate, kappa)
+    )
+
+
+def test_overlap_of_ordered_classes_is_no_noise():
+    """Three ordered classes, no wrong labels but those of the overlap; a network that only generalizes."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=6000)
+    probs = norm.cdf((np.array([[-0.4], [0.4], [9.0]]) - z) / 0.4).T
+    probs = np.clip(np.diff(probs, axis=1, prepend=0.0), 1e-6, None)
+    probs /= probs.sum(axis=1, keepdims=True)
+    codes = (probs.cumsum(axis=1) < rng.random((6000, 1))).sum(axis=1)
+    rows = np.arange(300)
+    planted = (codes[rows] + rng.integers(1, 3, 300)) % 3
+    found = estimates.estimate_transition(probs[300:], codes[300:], 0.03, probs[rows], planted)
+    pairs = found[~np.eye(3, dtype=bool)]
+    assert pairs.max() < 3 * pairs.mean()
+    constant = estimates.estimate_transition(probs[300:], codes[300:], 0.03)
+    assert constant[~np.eye(3, dtype=bool)].max() > 0.1  # without probes the overlap looks like noise
+
+
+def test_memorization_needs_planted_labels_that_were_learned():
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet(np.ones(4), 500)
+    codes, planted = rng.integers(4, size=500), rng.integers(4, size=60)
+    assert estimates.memorization(probs, codes, probs[:60], planted) < 0.5
+    learned = 0.2 * probs[:60] + 0.8 * np.eye(4)[planted]
+    assert estimates.memorization(probs, codes, learned, planted) > 2
+    assert estimates.memorization(probs, codes, np.full((60, 4), 0.25), planted) >= 0
 
 
 def test_the_true_class_stays_the_likeliest():
