@@ -87,8 +87,9 @@ class SmallLossSelector(NetworkFilter):
         Decision rule. ``"auto"`` flags as many rows as the network contradicts beyond its own doubt
         (:func:`noisefilter.estimates.estimate_noise_rate`), worst scores first. The others are rules of
         :mod:`noisefilter.splits`. ``"gaussian"`` is DivideMix's mixture of two components on scores scaled to
-        [0, 1], ``"beta"`` that of Arazo et al., scaled as there (:func:`noisefilter.mixtures.mixture`). On
-        clean data a mixture finds two components all the same.
+        [0, 1], ``"beta"`` that of Arazo et al., scaled as there (:func:`noisefilter.mixtures.mixture`) and
+        made for losses: among margins it may find no second component. On clean data a mixture finds two
+        all the same.
     threshold : float, optional
         With ``split="threshold"``: rows that score at least this are clean.
     keep : float, optional
