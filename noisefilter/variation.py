@@ -159,8 +159,8 @@ def adapted(
     - ``"text"``: changed within the window, and before = now;
     - ``"eq5"``: changed within the window, and the prediction at :math:`t_*` differs from now.
 
-    ``"eq5"`` is what the paper prints and ``"text"`` what its prose says; measured, both mark wrong labels
-    rather than right ones.
+    ``"eq5"`` is what the paper prints and ``"text"`` what its prose says; measured, rows selected by them are
+    hardly purer than all rows, and often less.
 
     Parameters
     ----------
