@@ -106,9 +106,8 @@ class LossVariationSelector(NetworkFilter):
         - ``"loss"``: minus the loss of the last epoch;
         - ``"mean_loss"``: minus the mean loss over all recorded epochs.
     weight : float, optional
-        Of the variation in ``"combined"``, in [0, 1]. By default 0 or 1, whichever ranks planted rows lower,
-        or that one of 0.1, ..., 0.9 which ranks them lower still, by more than two standard errors. Where
-        none were planted, 0.1.
+        Of the variation in ``"combined"``, in [0, 1]. By default that one of 0, 0.1, ..., 1 which ranks the
+        planted rows lowest, if it gains more than two standard errors on 0. Where none were planted, 0.1.
     split : {"auto", "paper", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
         Decision rule. ``"auto"`` flags as many rows as the network contradicts beyond its own doubt
         (:func:`noisefilter.estimates.estimate_noise_rate`), worst scores first. ``"paper"`` selects the rows
@@ -552,8 +551,8 @@ def _combined(
 ) -> Floats:
     """Weighted mean of two ranks, with the weight that ranks planted rows lowest unless one is given.
 
-    The plain mean of the ranks falls behind the better one wherever they differ much. So does a mix that
-    planted rows prefer by chance: it must gain more than two standard errors on the better part.
+    Weight is given to the variation only if that gains more than two standard errors on the small loss, which
+    was the better part wherever it was measured: chance would choose worse, all the more with few rows.
     """
     if weight is None:
         weight = _UNKNOWN_WEIGHT if planted is None or not len(planted) else None
@@ -561,11 +560,10 @@ def _combined(
         return weight * variation + (1.0 - weight) * small_loss
     mixed = [w * variation + (1.0 - w) * small_loss for w in _WEIGHTS]
     ranks = np.stack([_ranks(scores)[planted] for scores in mixed])  # (weights, m)
-    means = ranks.mean(axis=1)
-    better = 0 if means[0] <= means[-1] else -1
-    gains = ranks[better] - ranks
-    sure = gains.mean(axis=1) > 2.0 * gains.std(axis=1) / np.sqrt(ranks.shape[1])
-    return mixed[int(np.argmin(np.where(sure, means, np.inf))) if sure.any() else better]
+    gains = ranks[0] - ranks
+    mean = gains.mean(axis=1)
+    sure = mean * np.sqrt(ranks.shape[1] - 1) > 2.0 * gains.std(axis=1)
+    return mixed[int(np.argmax(np.where(sure, mean, 0.0)))]
 
 
 def _small_losses(losses: NDArray[Any], share: float) -> Mask:

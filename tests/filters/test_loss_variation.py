@@ -148,8 +148,7 @@ def test_a_mix_is_taken_only_where_it_gains_more_than_chance():
     parts = rankdata(-rank_variance(losses, 10)), rankdata(-losses.mean(axis=0))
     mixes = {t: rankdata(t * parts[0] + (10 - t) * parts[1])[rows] for t in range(11)}
     best = min(mixes, key=lambda t: mixes[t].mean())
-    better = min((0, 10), key=lambda t: mixes[t].mean())
-    gains = mixes[better] - mixes[best]
+    gains = mixes[0] - mixes[best]
     assert 0 < best < 10 and gains.mean() > 2 * gains.std() / np.sqrt(len(rows))
     others = np.delete(np.arange(600), rows)
 
@@ -159,10 +158,8 @@ def test_a_mix_is_taken_only_where_it_gains_more_than_chance():
 
     expected = ((best * parts[0] + (10 - best) * parts[1]) / 10 - 0.5) / 600
     np.testing.assert_allclose(scores(rows), expected[others])
-    few = rows[:2]  # the same gain on two rows is chance
-    gains = mixes[better][:2] - mixes[best][:2]
-    assert gains.mean() < 2 * gains.std() / np.sqrt(2) or gains.mean() <= 0
-    assert any(np.allclose(scores(few), ((part - 0.5) / 600)[others]) for part in parts)
+    for few in (rows[:2], rows[1:2]):  # gains on one of two rows, or on one row, may be chance
+        np.testing.assert_allclose(scores(few), ((parts[1] - 0.5) / 600)[others])
 
 
 def test_planted_rows_are_ranked_by_their_given_labels():
