@@ -107,6 +107,9 @@ class TwoViewNet(Net):
     warmup_threshold, final_threshold : float
         :math:`\tau_c` and :math:`\tau_m`: thresholds of the clean likelihood when the warm-up and when the
         training ends; Eq. (12) puts straight lines between them.
+    least_clean : float
+        Share of the rows of each class that are taken for clean at least, in [0, 1]: those that were most
+        likely so in the epoch before, whatever the threshold.
     consistency : float
         :math:`\alpha`, weight of the consistency between the views, in [0, 1].
     teacher_decay : float
@@ -134,6 +137,7 @@ class TwoViewNet(Net):
         warmup_epochs: int = 5,
         warmup_threshold: float = 0.71,
         final_threshold: float = 0.9,
+        least_clean: float = 0.0,
         consistency: float = 0.5,
         teacher_decay: float = 0.99,
         ood_temperature: float = 10.0,
@@ -146,6 +150,7 @@ class TwoViewNet(Net):
         self.warmup_epochs = warmup_epochs
         self.warmup_threshold = warmup_threshold
         self.final_threshold = final_threshold
+        self.least_clean = least_clean
         self.consistency = consistency
         self.teacher_decay = teacher_decay
         self.ood_temperature = ood_temperature
@@ -170,6 +175,9 @@ class TwoViewNet(Net):
         n_classes = super()._prepare(rows, codes)
         self.teacher_ = MeanTeacher(self.module_, self.teacher_decay)
         self.groups_ = torch.zeros(len(rows), dtype=torch.uint8, device=rows.device)
+        self.warm_sum_ = torch.zeros((len(rows), n_classes), device=rows.device)
+        self.likelihoods_ = torch.ones(len(rows), device=rows.device)
+        self.limits_ = torch.full((n_classes,), torch.inf, device=rows.device)
         self.epoch_, self.threshold_, self.frozen_ = -1, 0.0, False
         return n_classes
 
@@ -193,7 +201,16 @@ class TwoViewNet(Net):
             self.history.record(name, counts[group])
         if not self.frozen_ and counts[CLEAN] < _FEWEST_CLEAN * len(self.groups_):
             self.threshold_, self.frozen_ = self.last_threshold_, True
+        if self.least_clean > 0:
+            self._set_limits(dataset_train[1])
         super().on_epoch_end(net, dataset_train, dataset_valid, **kw)
+
+    def _set_limits(self, codes: Tensor) -> None:
+        """Note the likelihood that the wanted share of each class has reached in this epoch."""
+        for code in range(len(self.limits_)):
+            own = self.likelihoods_[codes == code]
+            if len(own):
+                self.limits_[code] = torch.quantile(own, 1.0 - self.least_clean)
 
     # -- one batch --------------------------------------------------------------------------------
 
@@ -211,8 +228,10 @@ class TwoViewNet(Net):
             # In turn: each view is normalized by its own statistics.
             outputs = [_first(self.module_(view)).float() for view in views]
         first, second = (self._log_probs(output) for output in outputs)
-        groups = self._groups(first.detach(), second.detach(), target)
+        groups = self._groups(first.detach(), second.detach(), target, index)
         self.groups_[index] = groups
+        if self.warmup_epochs // 2 <= self.epoch_ < self.warmup_epochs:
+            self.warm_sum_[index] += first.detach().exp()
         loss = self._objective(first, second, groups, target, views)
         if loss is not None:
             loss.backward()
@@ -240,10 +259,11 @@ class TwoViewNet(Net):
             return output.clamp_min(torch.finfo(output.dtype).eps).log()
         return torch.log_softmax(output, dim=1)
 
-    def _groups(self, first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+    def _groups(self, first: Tensor, second: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """Divide the batch by Criteria 3.1 and 3.2."""
-        labels = losses.smoothed(target, first.shape[1], self.eps_js)
-        clean = losses.js_likelihood(first, labels) >= self.threshold_
+        likelihoods = losses.js_likelihood(first, losses.smoothed(target, first.shape[1], self.eps_js))
+        self.likelihoods_[index] = likelihoods
+        clean = likelihoods >= self.limits_[target].clamp_max(self.threshold_)
         rejected = torch.where(first.argmax(1) == second.argmax(1), ID_NOISE, OOD_NOISE)
         return torch.where(clean, CLEAN, rejected).to(torch.uint8)
 
@@ -269,6 +289,14 @@ class TwoViewNet(Net):
             output = _first(self.teacher_.module(views[0] if once else torch.cat(views))).float()
         probs = self._probs(output)
         return probs if once else (probs[: len(views[0])] + probs[len(views[0]) :]) / 2
+
+    def warm_probs(self) -> NDArray[np.float32] | None:
+        """Return the first view's probabilities (n, K) averaged over the second half of the warm-up.
+
+        ``None`` without a warm-up. Nobody has told the network what to say of rejected rows by then.
+        """
+        seen = min(self.epoch_ + 1, self.warmup_epochs) - self.warmup_epochs // 2
+        return (self.warm_sum_ / seen).cpu().numpy() if seen > 0 else None
 
     # -- after training ---------------------------------------------------------------------------
 

@@ -103,14 +103,14 @@ def js_limits(n_classes: int, smoothing: float) -> tuple[float, float]:
 def js_thresholds(n_classes: int, smoothing: float) -> tuple[float, float]:
     """Return thresholds of :math:`P_{clean}` for the end of the warm-up and for the end of training.
 
-    They lie at one half and at nine tenths of the way between :func:`js_limits`. With a smoothing of 0.1
-    and ten classes, or a hundred, they accept labels of a probability of about 0.31 (0.22) and 0.59 (0.55),
-    the rest of it spread evenly. Where the limits leave no room, they are the paper's 0.75 and 0.95.
+    They lie at a quarter and at half of the way between :func:`js_limits`. With a smoothing of 0.1 and ten
+    classes, or a hundred, they accept labels of a probability of about 0.20 (0.10) and 0.31 (0.22), the rest
+    of it spread evenly. Where the limits leave no room, they are the paper's 0.75 and 0.95.
     """
     nothing, sure = js_limits(n_classes, smoothing)
     if nothing >= sure:
         return 0.75, 0.95
-    return nothing + 0.5 * (sure - nothing), nothing + 0.9 * (sure - nothing)
+    return nothing + 0.25 * (sure - nothing), nothing + 0.5 * (sure - nothing)
 
 
 def scheduled_threshold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -75,12 +76,16 @@ class JoSRCSelector(NetworkFilter):
     eps_js : float, default=0.1
         :math:`\epsilon` of the labels in :math:`P_{clean}`; likewise.
     warmup_epochs : int, optional
-        :math:`t_w`: so many epochs learn from the clean rows alone. Default: a fifth of the epochs.
+        :math:`t_w`: so many epochs learn from the clean rows alone. Default: two thirds of the epochs.
     warmup_threshold, final_threshold : float, optional
         :math:`\tau_c` and :math:`\tau_m` in [0, 1]: the threshold rises from 0 to the first in the warm-up,
         and to the second by the end, Eq. (12). If hardly a row, less than 1 %, reaches it in an epoch, it
         stays at what it was before. Default: :func:`noisefilter.scores.js_thresholds`, which fits the number
         of classes.
+    least_clean : float, default=0.5
+        Share of the rows of each class that are taken for clean at least, in [0, 1], beyond the paper: those
+        likeliest so in the epoch before, whatever the threshold. Without it, a network that is not sure of
+        much, or a class it learns late, runs out of labels to learn from and only repeats itself.
     consistency : float, default=0.5
         :math:`\alpha` of Eq. (10), in [0, 1]: weight of the agreement of the views.
     teacher_decay : float, default=0.99
@@ -91,7 +96,7 @@ class JoSRCSelector(NetworkFilter):
         Divergence in nats beyond which the views of strangers are driven no further apart.
     row_score : {"corrected", "margin", "js", "js0"}, default="corrected"
         Corrected log-odds or logit margin of the given label, in the mean of the teacher's and the student's
-        training-time probabilities; the paper's :math:`P_{clean}` of the first view; or the same of the mean
+        warm-up probabilities; the paper's :math:`P_{clean}` of the first view; or the same of the mean
         of both views with next to no smoothing.
     split : {"auto", "paper", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
         Decision rule. ``"auto"`` flags as many rows as the network contradicts beyond its own doubt
@@ -132,17 +137,17 @@ class JoSRCSelector(NetworkFilter):
     a network that knows nothing would reach ``warmup_threshold``, or one that is sure and right would miss
     ``final_threshold``; with the defaults neither can be, whatever the number of classes.
 
-    Deviations from the paper, undone by :meth:`as_published` where they are parameters: smaller smoothing and
-    thresholds that follow from it; a warm-up of a fifth of the epochs; corrected log-odds, the default
-    decision rule with its planted labels, and a shared score of strangeness; SGD; the small networks. Kept by
-    it: the teacher is in evaluation mode and its running statistics follow the student's (in the official
-    code they stay as they began); until a hundred steps are a tenth of those made, it looks back over a tenth
-    of them; it rests in the warm-up, where nobody asks it; the divergence of strangers' views, otherwise
-    without an upper end, is capped; batches of the warm-up without a clean row are skipped; the threshold
-    stops rising where nothing is left; the verdict is a pass of its own after training, while
-    the paper reads the groups off the last epoch. As in the official code, where it differs from the paper:
-    the first epoch's threshold is 0, :math:`\ge` instead of >, the teacher's mean over both views, and
-    logarithms to base 2 in Eq. (9).
+    Deviations from the paper, undone by :meth:`as_published` where they are parameters: smaller smoothing,
+    and thresholds that follow from it; a warm-up of two thirds of the epochs; no class runs out of clean
+    rows; corrected log-odds, the default decision rule with its planted labels, and a shared score of
+    strangeness, read off the warm-up; SGD; the small networks. Kept by it: the teacher is in evaluation
+    mode, and its running statistics follow the student's (in the official code they stay as they began); it
+    looks back over a tenth of the steps so far until that is a hundred; it rests in the warm-up, where
+    nobody asks it; the divergence of strangers' views, otherwise without an upper end, is capped; batches of
+    the warm-up without a clean row are skipped; the threshold stops rising where nothing is left; the
+    verdict is a pass of its own after training, where the paper reads the groups off the last epoch. As in
+    the official code, where it differs from the paper: the first epoch's threshold is 0, :math:`\ge` instead
+    of >, the teacher's mean over both views, and logarithms to base 2 in Eq. (9).
 
     References
     ----------
@@ -180,6 +185,7 @@ class JoSRCSelector(NetworkFilter):
         warmup_epochs: int | None = None,
         warmup_threshold: float | None = None,
         final_threshold: float | None = None,
+        least_clean: float = 0.5,
         consistency: float = 0.5,
         teacher_decay: float = 0.99,
         ood_temperature: float = 10.0,
@@ -208,6 +214,7 @@ class JoSRCSelector(NetworkFilter):
         self.warmup_epochs = warmup_epochs
         self.warmup_threshold = warmup_threshold
         self.final_threshold = final_threshold
+        self.least_clean = least_clean
         self.consistency = consistency
         self.teacher_decay = teacher_decay
         self.ood_temperature = ood_temperature
@@ -240,8 +247,8 @@ class JoSRCSelector(NetworkFilter):
         published: dict[str, Any] = {
             "network": JoSRCNetwork, "max_epochs": 200, "batch_size": 128, "lr": 1e-3, "optimizer": "adam",
             "eps_target": 0.6, "eps_js": 0.6, "warmup_epochs": 10, "warmup_threshold": 0.75,
-            "final_threshold": 0.95, "consistency": 0.5, "teacher_decay": 0.99, "ood_temperature": 10.0,
-            "row_score": "js", "split": "paper",
+            "final_threshold": 0.95, "least_clean": 0.0, "consistency": 0.5, "teacher_decay": 0.99,
+            "ood_temperature": 10.0, "row_score": "js", "split": "paper",
         }  # fmt: skip
         return cls(**(published | changes))
 
@@ -255,20 +262,19 @@ class JoSRCSelector(NetworkFilter):
         net = self._two_view_net(rows, n_classes, rng)
         trained = codes.copy()
         trained[probe_rows] = probe_codes
-        recorded = NetModel(net).train(rows, trained, n_classes)
+        NetModel(net).train(rows, trained, n_classes)
         seen = net.look(rows)
         signals = Signals(
             probs=seen.probs, view_probs=seen.view_probs, teacher_probs=seen.teacher_probs,
             features=seen.features if features is None else features,
-            mean_probs=None if recorded is None else recorded.mean_probs,
-            learning_rates=None if recorded is None else recorded.learning_rates,
+            mean_probs=net.warm_probs(),
             probe_rows=probe_rows if len(probe_rows) else None,
             probe_codes=probe_codes if len(probe_rows) else None,
         )  # fmt: skip
         return signals, _Fitted(net, rows)
 
     def _two_view_net(self, rows: Rows, n_classes: int, rng: Any) -> TwoViewNet:
-        model: Model = self._build(rows, n_classes, ("mean_probs",), rng, objective="cross_entropy")
+        model: Model = self._build(rows, n_classes, (), rng, objective="cross_entropy")
         if not isinstance(model, NetModel) or type(model.net) is not Net:
             raise InputTypeError(
                 "estimator must be a skorch NeuralNetClassifier or a noisefilter.Net and no subclass, as the "
@@ -280,8 +286,9 @@ class JoSRCSelector(NetworkFilter):
         n_epochs = model.net.max_epochs
         settings = {
             "eps_target": self.eps_target, "eps_js": self.eps_js, "warmup_threshold": warmup_threshold,
-            "final_threshold": final_threshold, "consistency": self.consistency,
-            "warmup_epochs": max(1, n_epochs // 5) if self.warmup_epochs is None else self.warmup_epochs,
+            "final_threshold": final_threshold, "least_clean": self.least_clean,
+            "consistency": self.consistency,
+            "warmup_epochs": max(1, 2 * n_epochs // 3) if self.warmup_epochs is None else self.warmup_epochs,
             "teacher_decay": self.teacher_decay, "ood_temperature": self.ood_temperature,
             "ood_cap": self.ood_cap,
         }  # fmt: skip
@@ -327,6 +334,25 @@ class JoSRCSelector(NetworkFilter):
             probs = (np.asarray(probs, dtype=np.float64) + signals.mean_probs) / 2
         return scores.unsmoothed(probs, self.eps_target)
 
+    def _estimate_noise(
+        self, probs: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]
+    ) -> NoiseEstimate:
+        """Estimate from the planted rows where there are any.
+
+        Rejected rows never learn their labels, so that the network contradicts right ones, too, as often as
+        it is in doubt: counting contradictions would find too many wrong labels.
+        """
+        noise = super()._estimate_noise(probs, signals, codes)
+        if signals.probe_rows is None:
+            return noise
+        planted, wrong = signals.require("probe_rows", "probe_codes")
+        others = np.delete(np.arange(len(codes)), planted)
+        found, given = scores.log_margin(probs, codes)[others], scores.log_margin(probs[planted], wrong)
+        rate = estimates.probe_rate(found, given, probs.shape[1])
+        transition = estimates.estimate_transition(probs[others], codes[others], rate)
+        low, high = noise.interval or (rate, rate)
+        return NoiseEstimate(rate, transition, (min(low, rate), max(high, rate)))
+
     def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
         if self.row_score == "corrected":
             return estimates.corrected_log_odds(self._class_probs(signals), codes, noise.transition)
@@ -354,7 +380,11 @@ class JoSRCSelector(NetworkFilter):
         self, signals: Signals, codes: NDArray[np.int64], rejected: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         if self.split != "paper":
-            return super()._ood(signals, codes, rejected)
+            # Training has made up the network's mind about rejected rows; it was freer in the warm-up.
+            warm = (
+                signals if signals.mean_probs is None else replace(signals, teacher_probs=signals.mean_probs)
+            )
+            return super()._ood(warm, codes, rejected)
         (views,) = signals.require("view_probs")
         return scores.views_disagree(views)  # Criterion 3.2
 
@@ -383,6 +413,7 @@ class JoSRCSelector(NetworkFilter):
             ("warmup_epochs", Integral, "a whole number of at least 0", lambda value: value >= 0),
             ("warmup_threshold", Real, *share),
             ("final_threshold", Real, *share),
+            ("least_clean", Real, *share),
             ("consistency", Real, *share),
             ("teacher_decay", Real, *share),
         ):
