@@ -29,7 +29,7 @@ _TAIL = 0.001  # share of the rows on each side that may lie beyond the axis
 _LONG = 2.5  # they are cut off where the whole range is so many times longer than the rest
 _INVISIBLE = 0.02  # a group whose tallest bar is below this share of the height asks for a logarithmic axis
 _VALUES_UP_TO = 12  # classes
-_FULL_COLOR = 0.05  # at least this probability has the full color, so that a nearly clean matrix looks calm
+_FULL_COLOR = 0.15  # at least this probability has the full color, so that a nearly clean matrix looks calm
 _NAME_LENGTH = 20
 _SHOWN_CLASSES, _SHOWN_ROWS = 10, 5
 
@@ -337,7 +337,7 @@ class TransitionMatrixDisplay:
         texts = np.empty(matrix.shape, dtype=object)
         for (i, j), value in np.ndenumerate(matrix):
             texts[i, j] = self.ax_.text(
-                j, i, _percent(value), ha="center", va="center", fontsize="small", alpha=0.6 if i == j else 1
+                j, i, _percent(value), ha="center", va="center", fontsize="small", alpha=0.8 if i == j else 1
             )
         return texts
 

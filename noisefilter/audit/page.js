@@ -153,9 +153,11 @@ function facts(item) {
     made.append(element("p", { className: "judged" }, "stored as ", isolated(labelText(item.stored))));
   }
   if (item.truth !== undefined) {
-    const right = isFlagged(item) ? item.truth === item.suggested : item.truth === item.given;
-    made.append(element("p", { className: "truth" }, element("b", {}, right ? "✓" : "✗"), " really ",
-      isolated(labelText(item.truth)), item.truth === item.given ? ", as given" : ""));
+    const wrong = item.truth !== item.given;
+    const words = wrong ? ["really ", isolated(labelText(item.truth))] : ["the given label is right"];
+    if (wrong && isFlagged(item) && item.truth !== item.suggested) words.unshift("wrong, but ");
+    made.append(element("p", { className: "truth" }, element("b", {}, wrong === isFlagged(item) ? "✓" : "✗"), " ",
+      ...words));
   }
   return made;
 }
@@ -319,6 +321,8 @@ function turn(step, focusOn) {
   if (focusOn) focusCard(focusOn === "last" ? gallery.lastElementChild : gallery.firstElementChild);
   else byId("filters").scrollIntoView();
 }
+
+const MANY = 20; // decisions at once that ask again
 
 // On a row judged clean there is nothing to accept.
 const acceptable = () => found.filter((item) => !decisions.has(item.row) && isFlagged(item));
@@ -516,7 +520,12 @@ function start() {
   byId("clear").addEventListener("click", () => { clearFilters(); search(); });
   byId("previous").addEventListener("click", () => turn(-1));
   byId("next").addEventListener("click", () => turn(1));
-  byId("accept-all").addEventListener("click", () => changeAll(acceptable(), DECIDE.accept, "Accepted"));
+  byId("accept-all").addEventListener("click", () => {
+    const rows = acceptable();
+    if (rows.length > MANY && !confirm(`Accept the suggested label of ${number(rows.length)} rows? ` +
+      "Where a label is wrong, the suggestion can be wrong too: look at some of them first.")) return;
+    changeAll(rows, DECIDE.accept, "Accepted");
+  });
   byId("keep-all").addEventListener("click", () => changeAll(keepable(), DECIDE.keep, "Kept"));
   byId("save").addEventListener("click", save);
   byId("load").addEventListener("change", async (event) => {

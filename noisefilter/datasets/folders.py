@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderStore", "load_image_folder"]
 
+_SPLITS = frozenset({"dev", "test", "train", "training", "val", "valid", "validation"})
+
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
@@ -248,11 +250,25 @@ def _raise(error: OSError) -> NoReturn:
     ) from error
 
 
+def _check_no_splits(root: Path, names: list[str], classes: list[str]) -> None:
+    """Refuse a folder of splits, each with the same class folders: train and test are no classes."""
+    if not set(classes) <= _SPLITS:
+        return
+    below = [{name.split("/")[1] for name in names if name.startswith(f"{one}/")} for one in classes]
+    folders = sorted(name for name in set.intersection(*below) if (root / classes[0] / name).is_dir())
+    if len(folders) >= 2:
+        raise InputError(
+            f"{str(root)!r} must hold one sub-folder of images per class, got {listed(classes)}, which each "
+            f"hold {listed(folders)}. To audit one of them, name it: {str(root / classes[0])!r}."
+        )
+
+
 def _labels(root: Path, names: list[str], others: list[str]) -> NDArray[np.str_]:
     """Return the class of each path, after checking that there are two classes at least."""
     labels = np.array([name.partition("/")[0] for name in names], dtype=np.str_)
     classes = sorted(set(labels.tolist()))
     if len(classes) >= 2:
+        _check_no_splits(root, names, classes)
         return labels
     if classes:
         found = f"images of one class only, {classes[0]!r}"

@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from noisefilter.datasets.columns import MISSING, Prepared, as_names, check_columns, named, numeric
+from noisefilter.datasets.columns import Prepared, as_names, check_columns, named, numeric
 from noisefilter.datasets.source import Source, Store, is_missing, listed
 from noisefilter.errors import InputError
 
 __all__ = ["ColumnStore", "Prepared", "TableStore", "numeric"]
 
+_LONGEST_CELL = 16_000_000  # characters; beyond, a quote has swallowed the file
 _LABEL_NAMES = frozenset({"label", "labels", "target", "class", "y"})
 _DELIMITERS = ",;\t|"
 _BLOCK = 10_000  # rows that are Python objects at a time
@@ -297,6 +298,7 @@ def _records(file: TextIO, delimiter: str, path: Path) -> Iterator[tuple[int, li
     """
     reader = csv.reader(_lines(file, path), delimiter=delimiter, strict=True)
     width, line = 0, 1
+    usual = csv.field_size_limit(_LONGEST_CELL)
     try:
         for cells in reader:
             if cells:
@@ -313,6 +315,8 @@ def _records(file: TextIO, delimiter: str, path: Path) -> Iterator[tuple[int, li
             f"{str(path)!r} must close every quote it opens, and double quotes inside a cell, got a row that "
             f"cannot be read in line {line} ({error})."
         ) from error
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
@@ -426,7 +430,9 @@ def _labels(
     found = encoded.dictionary.to_pylist()
     texts = [str(value) for value in found]
     _check_classes(texts, len(codes), what)
-    no_label = MISSING.union(missing)
+    no_label = {"", *missing}  # a class may well be called None or NA
+    if pa.types.is_floating(kind):
+        no_label.add("nan")
     is_label = [text.strip() not in no_label for text in texts]
     classes: list[Any]
     if untyped and all(

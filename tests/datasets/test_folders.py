@@ -400,3 +400,20 @@ def test_files_never_collide(names, data):
         folded = name.casefold()
         assert [other.casefold() for other in renamed].count(folded) == 1
         assert not any(other.startswith(folded + "/") or folded.startswith(other + "/") for other in files)
+
+
+def test_splits_are_no_classes(tmp_path):
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / "photos" / split / label / "0.png")
+    with pytest.raises(InputError, match=r"got 'test', 'train', which each hold 'cat', 'dog'. To audit one"):
+        load_image_folder(tmp_path / "photos")
+    assert len(load_image_folder(tmp_path / "photos" / "train")) == 2
+
+
+def test_classes_called_test_and_train_are_classes(tmp_path):
+    for label in ("train", "test"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / label / "0.png")
+    assert load_image_folder(tmp_path / "photos").y.tolist() == ["test", "train"]
