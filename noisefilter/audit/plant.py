@@ -103,6 +103,8 @@ def _write(
 
 def _summary(info: NoiseInfo, out: Path, truth: Path) -> list[tuple[str, str]]:
     changed = f"{info.mask.sum():,} of {len(info.mask):,} ({info.rate:.1%}), {info.kind} noise"
+    if info.kind == "symmetric":
+        changed += ", whose draws can hit the right label"
     return [("labels made wrong", changed), ("written", f"{out}, and the right labels to {truth}")]
 
 
