@@ -286,6 +286,24 @@ def test_probabilities_and_logits_are_trained_alike(blobs):
     np.testing.assert_allclose(one.look(rows).teacher_probs, other.look(rows).teacher_probs, atol=1e-4)
 
 
+def test_probabilities_of_the_second_half_of_the_warm_up(blobs):
+    class Spying(TwoViewNet):
+        def _groups(self, first, second, target, index):
+            self.seen.append((self.epoch_, index, first.exp()))
+            return super()._groups(first, second, target, index)
+
+    for warmup, epochs, read in ((4, 6, (2, 3)), (1, 2, (0,)), (6, 4, (3,))):
+        net = Spying(Tiny, max_epochs=epochs, warmup_epochs=warmup, augment=jitter, random_state=0)
+        net.seen = []
+        net.fit(blobs.X, blobs.y)
+        expected = np.zeros((300, 3))
+        for epoch, index, probs in net.seen:
+            if epoch in read:
+                expected[index.numpy()] += probs.numpy() / len(read)
+        np.testing.assert_allclose(net.warm_probs(), expected, atol=1e-6)
+    assert make(warmup_epochs=0).fit(blobs.X, blobs.y).warm_probs() is None
+
+
 # --- the last look --------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from noisefilter import CLEAN, ID_NOISE, OOD_NOISE, JoSRCSelector, Net, Signals, scores
+from noisefilter import CLEAN, ID_NOISE, OOD_NOISE, JoSRCSelector, Net, Signals, estimates, scores
 from noisefilter.contrastive import JoSRCNetwork
 from noisefilter.errors import InputTypeError, MissingSignalError, ParameterError
 from noisefilter.networks import MLP, SevenLayerCNN
@@ -138,6 +138,21 @@ def test_fit_is_collect_then_fit_signals(blobs):
         trained = JoSRCSelector(max_epochs=3, random_state=0, **parameters).fit(blobs.X, blobs.y)
         told = JoSRCSelector(**parameters).fit_signals(trained.signals_, blobs.y)
         assert_same_verdict(trained.verdict_, told.verdict_)
+
+
+def test_the_rate_is_read_off_the_planted_rows(blobs):
+    selector = JoSRCSelector(max_epochs=4, random_state=0).fit(blobs.X, blobs.y)
+    signals, verdict = selector.signals_, selector.verdict_
+    probs = scores.unsmoothed((signals.teacher_probs + signals.mean_probs) / 2, 0.3)
+    others = np.delete(np.arange(300), signals.probe_rows)
+    found = scores.log_margin(probs, blobs.y)[others]
+    planted = scores.log_margin(probs[signals.probe_rows], signals.probe_codes)
+    assert verdict.estimated_noise_rate == pytest.approx(estimates.probe_rate(found, planted, 3))
+    low, high = verdict.noise_rate_interval
+    assert low <= verdict.estimated_noise_rate <= high
+    plain = Signals(teacher_probs=signals.teacher_probs, mean_probs=signals.mean_probs)
+    told = JoSRCSelector().fit_signals(plain, blobs.y).verdict_
+    assert told.estimated_noise_rate == pytest.approx(estimates.estimate_noise_rate(probs, blobs.y))
 
 
 # --- strangers ------------------------------------------------------------------------------------
