@@ -4,14 +4,14 @@
     python benchmarks/filters.py --data DIR --seeds 0       # the first seed only
     python benchmarks/filters.py --table                    # the table of all results, as Markdown
 
-DIR holds ``cifar10.npz`` and ``fashion_mnist.npz`` as for ``audit.py``; here the first 5,000 rows are used. A
-cell is one data set, noise, rate, seed and training; it runs in a process of its own and appends one record for
-each method that is read off its training to ``results/filters.jsonl``. It can be stopped at any time and goes on
-where it was. All cells take about six hours on two cores with ``--jobs 2`` (one thread each).
+DIR holds ``cifar10.npz`` and ``fashion_mnist.npz`` as for ``audit.py``; here the first 5,000 rows are used.
+A cell is one data set, noise, rate, seed and training; it runs in a process of its own and appends one
+record for each method that is read off its training to ``results/filters.jsonl``. It can be stopped at any
+time and goes on where it was. All cells take about six hours on two cores with ``--jobs 2``.
 
 Under ``open_set`` noise the last two of ten classes are strangers, labeled at random, and the rest suffers
-symmetric noise; all filters then look for strangers (``open_set=True``), cleanlab cannot. The small-loss family
-(averaged margin, mean loss of O2U-Net, AUM) is read off one training.
+symmetric noise; all filters then look for strangers (``open_set=True``), cleanlab cannot. The small-loss
+family (averaged margin, mean loss of O2U-Net, AUM) is read off one training.
 """
 
 from __future__ import annotations
