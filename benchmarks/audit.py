@@ -25,6 +25,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -88,7 +89,12 @@ def judged(scorer: Any) -> dict[str, Any]:
     """What is measured of a fitted filter."""
     verdict = scorer.verdict_
     scores = {"score": verdict.scores}
-    return {"flagged": ~verdict.clean_mask, "rate": verdict.estimated_noise_rate, "scores": scores}
+    return {
+        "flagged": ~verdict.clean_mask,
+        "rate": verdict.estimated_noise_rate,
+        "interval": verdict.noise_rate_interval,
+        "scores": scores,
+    }
 
 
 def run_cleanlab(X: Any, y: Any, seed: int, signals: Path | None) -> dict[str, Any]:
@@ -133,6 +139,7 @@ def measure(found: dict[str, Any], wrong: Any) -> dict[str, Any]:
     result = {
         "true_rate": float(wrong.mean()),
         "estimated_rate": found["rate"],
+        "rate_interval": found.get("interval"),
         "flagged": float(found["flagged"].mean()),
         "f1": float(precision_recall_f1(found["flagged"], wrong).f1) if wrong.any() else None,
         "auc": {},
@@ -230,6 +237,21 @@ def costs() -> str:
         f"({min(wall):.2f} to {max(wall):.2f}) and {np.mean(cpu):.2f} of its processor time "
         f"({min(cpu):.2f} to {max(cpu):.2f}): {seconds[0]:.0f} against {seconds[1]:.0f} seconds on one core. "
         f"Peak memory: {peak[0]:.0f} against {peak[1]:.0f} MiB."
+    )
+
+
+def coverage() -> str:
+    """Count how often the range of INNScorer's rate held the true one, and name the conditions it missed."""
+    cells = [inn for inn, _ in paired().values()]
+    held = [low <= c["true_rate"] <= high for c in cells for low, high in [c["rate_interval"]]]
+    missed = Counter(
+        f"{c['data']} {c['noise']} {c['rate']:g}" for c, ok in zip(cells, held, strict=True) if not ok
+    )
+    names = ", ".join(f"{name} ({count})" for name, count in sorted(missed.items()))
+    width = np.mean([c["rate_interval"][1] - c["rate_interval"][0] for c in cells])
+    return (
+        f"The range of the estimated rate (`noise_rate_interval`, {width:.3f} wide on average) held the true "
+        f"rate in {sum(held)} of {len(held)} cells; it missed {names or 'none'}."
     )
 
 

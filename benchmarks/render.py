@@ -96,7 +96,7 @@ def audit_full() -> str:
     """All columns of the audit benchmark."""
     cells = audit.done()
     note = "Each record names the commit it was trained at and, where the decision is younger, judged at."
-    return f"{audit.table()}\n\n{audit.costs()}\n\n{machine(cells[-1] | {'commit': 'in each record'})} {note}"
+    return f"{audit.table()}\n\n{audit.costs()}\n\n{audit.coverage()}\n\n{machine(cells[-1] | {'commit': 'in each record'})} {note}"
 
 
 def small_tables() -> str:
