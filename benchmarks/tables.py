@@ -3,8 +3,8 @@
     python benchmarks/tables.py        # about 5 minutes on two cores; data that comes with scikit-learn
 
 Digits (as 64 columns), breast cancer, wine, iris, and a generated table of five ordered classes that overlap,
-symmetric noise, three seeds, the default MLP for both: INNScorer as it is, cleanlab by three folds. Results go
-to ``results/tables.json``.
+symmetric noise, three seeds, the default MLP for both: INNScorer as it is, cleanlab by three folds. Results
+go to ``results/tables.json``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RATES = (0.0, 0.05, 0.2, 0.4)
 
 
 def ordered(n: int = 3000, n_classes: int = 5) -> tuple[Any, Any]:
-    """Cut a noisy linear score of seven columns at its quantiles: neighbors overlap, as grades and risks do."""
+    """Cut a noisy linear score of seven columns at its quantiles: neighbors overlap, as grades do."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, 7))
     score = X @ np.linspace(1.0, 0.2, 7) + rng.normal(0.0, 0.5, n)
