@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["unusual_cells"]
 
 _FAR = 3.0  # standard deviations, or their match in rarity
-_LONG = 200  # characters of a cell
+_READABLE, _LONG = 20, 200  # characters of running text, and of a cell
 
 
 def unusual_cells(
@@ -41,7 +41,8 @@ def unusual_cells(
     rows : (m,) int array
         Positions of the rows to show.
     n_columns : int, default=8
-        Cells to show of each row, the most unusual first, ties in column order.
+        Cells to show of each row: the most unusual ones, in column order so that rows can be compared. Up to
+        two columns of running text, which a person would read, are always among them.
 
     Returns
     -------
@@ -59,13 +60,26 @@ def unusual_cells(
                 strangeness[mine, j] = _rarity(frame.iloc[:, j], peers, rows[mine])
             else:
                 strangeness[mine, j] = _distance(values[peers], values[rows[mine]])
-    order = np.argsort(-strangeness, axis=1, kind="stable")[:, :n_columns]
+    telling = strangeness.copy()
+    telling[:, _running_text(frame, numbers)] = np.inf
+    order = np.sort(np.argsort(-telling, axis=1, kind="stable")[:, :n_columns], axis=1)
     shown = [frame.iloc[rows, j].to_numpy(dtype=object) for j in range(frame.shape[1])]
     names = [str(name) for name in frame.columns]
     return [
         [(names[j], _text(shown[j][i]), bool(strangeness[i, j] >= _FAR)) for j in chosen]
         for i, chosen in enumerate(order)
     ]
+
+
+def _running_text(frame: pd.DataFrame, numbers: list[NDArray[np.float64] | None]) -> list[int]:
+    """Return the first two columns of texts that are long and mostly different."""
+    found = []
+    for j, values in enumerate(numbers):
+        if values is None:
+            some = frame.iloc[:1000, j].dropna().astype(str)
+            if len(some) and 2 * some.nunique() > len(some) and some.str.len().mean() >= _READABLE:
+                found.append(j)
+    return found[:2]
 
 
 def _numbers(column: pd.Series[Any]) -> NDArray[np.float64] | None:

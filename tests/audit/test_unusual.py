@@ -84,9 +84,19 @@ def test_at_most_so_many_columns_and_no_endless_text():
     frame.loc[0, "c13"] = 5.0
     frame["text"] = "x" * 1000
     found, order = cells(frame, 0, n_columns=3)
-    assert order == ["c13", "c0", "c1"]
+    assert order == ["c0", "c1", "c13"]  # the most unusual, in the order of the columns
     assert found["c13"] == ("5", True)
     assert len(cells(frame, 0, n_columns=99)[0]["text"][0]) == 200
+
+
+def test_running_text_is_always_shown():
+    frame = pd.DataFrame(np.zeros((N, 20)), columns=[f"c{j}" for j in range(20)])
+    frame.insert(10, "note", [f"the customer wrote for the {i}th time" for i in range(N)])
+    frame.insert(11, "id", [f"id{i}" for i in range(N)])
+    frame.loc[0, "c13"] = 5.0
+    found, order = cells(frame, 0, n_columns=3)
+    assert order == ["c0", "note", "c13"]
+    assert found["note"] == ("the customer wrote for the 0th time", False)
 
 
 def test_columns_may_share_a_name_and_be_constant():
