@@ -22,6 +22,7 @@ __all__ = [
     "finite",
     "memorization",
     "noise_rate_interval",
+    "shrunk_transition",
     "true_class_proba",
 ]
 
@@ -180,12 +181,12 @@ def memorization(
     """
     probs, codes = checked(probs, codes)
     planted = np.median(log_margin(*checked(probe_probs, probe_codes)))
-    others = [
-        log_margin(probs[rows], np.full(len(rows), k))
-        for k in range(probs.shape[1])
-        if len(rows := np.flatnonzero(codes != k))
-    ]
-    return max(0.0, float(planted - np.median(np.concatenate(others)))) if others else 0.0
+    logs = np.log(np.clip(probs, _SMALLEST, None))
+    second, first = np.partition(logs, -2, axis=1)[:, -2:].T
+    rivals = np.repeat(first[:, None], probs.shape[1], axis=1)  # the largest other entry, for every entry
+    rivals[np.arange(len(codes)), logs.argmax(axis=1)] = second
+    others = (logs - rivals)[codes[:, None] != np.arange(probs.shape[1])]
+    return max(0.0, float(planted - np.median(others)))
 
 
 def estimate_transition(
@@ -274,6 +275,18 @@ def _shrunk(excess: Floats, counts: Floats, n_anchors: NDArray[Any], factor: flo
     out = np.zeros_like(excess)
     out[pairs] = np.maximum(rates, 0.0)
     return out
+
+
+def shrunk_transition(counts: NDArray[Any]) -> Floats:
+    """Turn counts (K given, K true), such as `confident_joint` gives, into P(given j | true i) without zeros.
+
+    Counts of single pairs are small, and a pair that was not met is not therefore impossible. So the rates of
+    the pairs are shrunk towards their common mean as far as chance explains their differences, step 1 of
+    `estimate_transition`; no T_ij exceeds T_ii.
+    """
+    met = np.asarray(counts, dtype=np.float64).T  # (K true, K given)
+    off_diagonal = _dominated(_shrunk(met, met, met.sum(axis=1), 1.0))
+    return off_diagonal + np.diag(1.0 - off_diagonal.sum(axis=1))
 
 
 def _dominated(off_diagonal: Floats) -> Floats:

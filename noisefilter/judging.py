@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from noisefilter import splits
 from noisefilter.errors import InputError, InputTypeError, ParameterError
-from noisefilter.estimates import corrected_log_odds
+from noisefilter.estimates import corrected_log_odds, shrunk_transition
 from noisefilter.inputs import check_labels
 from noisefilter.scores import best_other, given_probability, log_margin
 from noisefilter.verdict import CLEAN, ID_NOISE, Verdict
@@ -38,8 +38,9 @@ def judge(pred_probs: Any, y: Any, *, score: str = "corrected") -> Verdict:
     score : {"corrected", "margin", "self_confidence"}, default="corrected"
         What ``scores`` are, and so what :meth:`Verdict.keep` goes by:
 
-        - ``"corrected"``: log-odds that the given label is the true class, given how labels get confused
-          (beyond the paper).
+        - ``"corrected"``: log-odds that the given label is the true class, given how labels get confused:
+          the rates of the joint, shrunk towards their mean as far as chance explains their differences
+          (:func:`noisefilter.estimates.shrunk_transition`; beyond the paper).
         - ``"margin"``: log-probability of the given label minus that of the best other.
         - ``"self_confidence"``: probability of the given label, in [0, 1].
 
@@ -94,7 +95,7 @@ def judge(pred_probs: Any, y: Any, *, score: str = "corrected") -> Verdict:
     split = splits.joint(probs, codes)
     counts = splits.confident_joint(probs, codes)  # (K given, K true)
     transition = (counts / counts.sum(axis=0)).T
-    odds = corrected_log_odds(probs, codes, transition)
+    odds = corrected_log_odds(probs, codes, shrunk_transition(counts))
     rows = {"corrected": odds, "margin": log_margin(probs, codes)}
     return Verdict(
         labels=labels.given,

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from noisefilter import judge, splits
+from noisefilter import judge, plant_noise, splits
 from noisefilter.errors import InputError, InputTypeError, LabelError, ParameterError
 
 
@@ -44,6 +45,22 @@ def test_scores_put_wrong_labels_first(blobs, probs, score):
     if score == "self_confidence":
         np.testing.assert_allclose(verdict.scores, probs[np.arange(300), blobs.y], rtol=1e-6)
     assert verdict.keep(0.5).clean_mask.sum() == 150
+
+
+@pytest.mark.parametrize("kind", ["symmetric_excluding", "annotator"])
+def test_pairs_that_the_joint_has_not_met_are_possible(kind):
+    """400 rows of ten classes: most pairs are met by no row, and some of these hold a wrong label."""
+    X, truth = (part[:400] for part in load_digits(return_X_y=True))
+    found = {"corrected": [], "margin": []}
+    for seed in range(2):
+        y, info = plant_noise(truth, kind, 0.1, random_state=seed, X=X)
+        model = LogisticRegression(C=0.1, max_iter=200)
+        probs = cross_val_predict(model, X / 16, y, cv=3, method="predict_proba")
+        for score, aucs in found.items():
+            verdict = judge(probs, y, score=score)
+            aucs.append(roc_auc_score(~info.mask, verdict.scores))
+        assert (verdict.transition_matrix == 0).mean() > 0.3
+    assert np.mean(found["corrected"]) > np.mean(found["margin"]) - 0.03
 
 
 def test_names_of_classes_change_nothing_but_names(blobs, probs):

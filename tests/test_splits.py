@@ -331,6 +331,36 @@ def test_overlap_of_ordered_classes_is_no_noise():
     assert constant[~np.eye(3, dtype=bool)].max() > 0.1  # without probes the overlap looks like noise
 
 
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_memorization_is_a_difference_of_medians(n_classes):
+    rng = np.random.default_rng(0)
+    probs, codes = rng.dirichlet(np.ones(n_classes), 40).round(2) + 0.01, rng.integers(n_classes, size=40)
+    planted, wrong = np.eye(n_classes)[np.arange(9) % n_classes] + 0.2, np.arange(9) % n_classes
+    others = [
+        np.log(row[k] / max(row[c] for c in range(n_classes) if c != k))
+        for row, code in zip(probs, codes, strict=True)
+        for k in range(n_classes)
+        if k != code
+    ]
+    expected = np.log(1.2 / 0.2) - np.median(others)
+    assert estimates.memorization(probs, codes, planted, wrong) == pytest.approx(expected)
+
+
+def test_shrunk_transition_keeps_what_chance_does_not_explain():
+    counts = np.diag([90.0, 100.0, 100.0, 100.0])  # (given, true)
+    counts[1, 0] = 30.0
+    found = estimates.shrunk_transition(counts)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert 0.15 < found[0, 1] < 0.25 and (found > 0).all()
+    off = found[~np.eye(4, dtype=bool)]
+    assert np.sort(off)[-2] < 0.03
+    few = np.diag(np.full(4, 20.0))
+    few[1, 0] = 1.0
+    shrunk = estimates.shrunk_transition(few)  # one row may be chance
+    assert shrunk[0, 1] < 0.02 and (shrunk > 0).all()
+    assert (estimates.shrunk_transition(np.diag([5.0, 5.0])) > 0).all()
+
+
 def test_memorization_needs_planted_labels_that_were_learned():
     rng = np.random.default_rng(0)
     probs = rng.dirichlet(np.ones(4), 500)
