@@ -104,7 +104,7 @@ def js_thresholds(n_classes: int, smoothing: float) -> tuple[float, float]:
     """Return thresholds of :math:`P_{clean}` for the end of the warm-up and for the end of training.
 
     They lie at a quarter and at half of the way between :func:`js_limits`. With a smoothing of 0.1 and ten
-    classes, or a hundred, they accept labels of a probability of about 0.20 (0.10) and 0.31 (0.22), the rest
+    classes, or a hundred, they accept labels of a probability of about 0.19 (0.09) and 0.30 (0.21), the rest
     of it spread evenly. Where the limits leave no room, they are the paper's 0.75 and 0.95.
     """
     nothing, sure = js_limits(n_classes, smoothing)

@@ -99,8 +99,9 @@ class JoSRCSelector(NetworkFilter):
         warm-up probabilities; the paper's :math:`P_{clean}` of the first view; or the same of the mean
         of both views with next to no smoothing.
     split : {"auto", "paper", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
-        Decision rule. ``"auto"`` flags as many rows as the network contradicts beyond its own doubt
-        (:func:`noisefilter.estimates.estimate_noise_rate`), worst scores first. ``"paper"``, for
+        Decision rule. ``"auto"`` flags, worst scores first, as many rows as the planted ones say are wrong
+        (:func:`noisefilter.splits.probes`); where none were planted, as many as the network contradicts
+        beyond its own doubt (:func:`noisefilter.estimates.estimate_noise_rate`). ``"paper"``, for
         ``row_score="js"``: clean are those that reach ``final_threshold``, and rows that are not are
         out of distribution if their views disagree. The others are rules of :mod:`noisefilter.splits`.
     threshold : float, optional
@@ -343,7 +344,7 @@ class JoSRCSelector(NetworkFilter):
         it is in doubt: counting contradictions would find too many wrong labels.
         """
         noise = super()._estimate_noise(probs, signals, codes)
-        if signals.probe_rows is None:
+        if signals.probe_rows is None or not len(signals.probe_rows):
             return noise
         planted, wrong = signals.require("probe_rows", "probe_codes")
         others = np.delete(np.arange(len(codes)), planted)

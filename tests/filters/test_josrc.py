@@ -1,5 +1,6 @@
 """JoSRCSelector: by hand, against the paper's criteria, with strangers, and with everything it accepts."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -153,6 +154,9 @@ def test_the_rate_is_read_off_the_planted_rows(blobs):
     plain = Signals(teacher_probs=signals.teacher_probs, mean_probs=signals.mean_probs)
     told = JoSRCSelector().fit_signals(plain, blobs.y).verdict_
     assert told.estimated_noise_rate == pytest.approx(estimates.estimate_noise_rate(probs, blobs.y))
+    none = np.zeros(0, dtype=np.int64)  # what plant_probes gives for a share of 0
+    empty = dataclasses.replace(plain, probe_rows=none, probe_codes=none)
+    assert_same_verdict(JoSRCSelector().fit_signals(empty, blobs.y).verdict_, told)
 
 
 # --- strangers ------------------------------------------------------------------------------------
