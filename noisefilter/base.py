@@ -310,6 +310,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         """Return the column names of what :meth:`transform` gives."""
         if self.output != "features":
             return super().get_feature_names_out(input_features)
+        check_is_fitted(self, "verdict_")
         one = picked(self._network().rows, np.zeros(1, dtype=np.int64))
         width = self._network_features(self._fitted, one).shape[1]
         return np.array([f"{type(self).__name__.lower()}{i}" for i in range(width)], dtype=object)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -54,7 +55,15 @@ def assert_same_verdict(one, other):
 
 
 def test_there_are_filters():
-    assert {noisefilter.INNScorer, noisefilter.SmallLossSelector} <= set(FILTERS)
+    names = {"INNScorer", "JoSRCSelector", "LossVariationSelector", "SmallLossSelector"}
+    assert names <= {kind.__name__ for kind in FILTERS}
+
+
+@every_filter
+@pytest.mark.parametrize("output", ["rows", "features"])
+def test_columns_have_no_names_before_fit(kind, output):
+    with pytest.raises(NotFittedError, match="not fitted"):
+        kind(output=output).get_feature_names_out()
 
 
 # --- scikit-learn's own laws ----------------------------------------------------------------------
