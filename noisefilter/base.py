@@ -100,7 +100,8 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
 
         Planted rows are what the decision is made by: like the rejected rows they were trained under a wrong
         label, and most of them belong to a class, surely those whose given label comes through all the same.
-        Without enough of them the clean rows stand in, of which the network is surer: fewer are then found.
+        Without enough of them the clean rows stand in, of which the network is surer: more rows, wrong labels
+        among them, are then called strangers.
         """
         probs, known = self._class_probs(signals), ~rejected
         undecided = ood_score(probs)
