@@ -333,10 +333,15 @@ def corrected_log_odds(probs: NDArray[Any], codes: NDArray[Any], transition: NDA
 
 
 def probe_rate(scores: Floats, probe_scores: Floats, n_classes: int | None) -> float:
-    """Smallest F(t_q) / q over the upper deciles t_q of the probes, corrected for lucky hits."""
-    shares = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
+    """Smallest F(t_q) / q over deciles t_q of the probes, each raised by half a standard error of its q.
+
+    The smallest of several uncertain numbers is too small, and low deciles are the least certain ones; they are
+    also the freest of right labels, which matters where a network knows little. Corrected for lucky hits.
+    """
+    shares = np.arange(2, 10) / 10
     below = np.searchsorted(np.sort(scores), np.quantile(probe_scores, shares), side="right") / len(scores)
-    bound = float((below / shares).min())
+    error = np.sqrt((1.0 - shares) / (shares * len(probe_scores)))  # relative, binomial
+    bound = float((below / shares * (1.0 + 0.5 * error)).min())
     return min(1.0, bound if n_classes is None else bound / (1.0 + bound / (n_classes - 1)))
 
 

@@ -69,9 +69,10 @@ def test_at_rate_counts_exactly_without_ties_and_knows_both_ends():
 def naive_probe_rate(scores, probe_scores, n_classes=None):
     """A share q of the wrong labels, and hardly a right one, scores below the q-quantile of the probes."""
     estimates = []
-    for percent in (50, 60, 70, 80, 90):
-        t = np.percentile(probe_scores, percent)
-        estimates.append(sum(s <= t for s in scores) / len(scores) / (percent / 100))
+    for percent in (20, 30, 40, 50, 60, 70, 80, 90):
+        t, q = np.percentile(probe_scores, percent), percent / 100
+        error = ((1 - q) / (q * len(probe_scores))) ** 0.5
+        estimates.append(sum(s <= t for s in scores) / len(scores) / q * (1 + error / 2))
     rate = min(estimates)
     if n_classes is not None:  # a share r / (K - 1) of the probes is right by luck: x = r / (1 - r / (K - 1))
         rate = rate / (1 + rate / (n_classes - 1))

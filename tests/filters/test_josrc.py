@@ -178,8 +178,11 @@ def strangers():
 
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"row_score": "js", "split": "paper", "warmup_threshold": 0.8, "final_threshold": 0.9}],
-    ids=["default", "paper"],
+    [
+        {"split": "keep", "keep": 0.73},  # the share of right labels
+        {"row_score": "js", "split": "paper", "warmup_threshold": 0.8, "final_threshold": 0.9},
+    ],
+    ids=["keep", "paper"],
 )
 def test_strangers_are_told_from_wrong_labels(strangers, parameters):
     X, y, truth = strangers
