@@ -140,6 +140,15 @@ def fact(printed, name):
 # what comes out
 
 
+def test_a_class_with_one_photo_is_audited_and_named(run, tmp_path, photos):
+    (photos / "lone").mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "lone" / "0.png")
+    code, _, err = run("audit", photos, "--out", tmp_path / "a")
+    assert code == 0
+    assert err.startswith("Note: Every class should have two rows or more, got one only in 'lone': ")
+    assert "lone/0.png" in (tmp_path / "a" / "verdict.csv").read_text()
+
+
 def test_digits_say_how_right_the_verdict_was(run, tmp_path, scorer):
     code, out, err = run("audit", "digits", "--out", tmp_path / "a")
     assert (code, err) == (0, "")

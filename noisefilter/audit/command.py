@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from noisefilter.audit.tables import check_output, output_folder, summarize, wri
 from noisefilter.audit.terminal import complain, one_sentence, show
 from noisefilter.audit.truth import read_truth
 from noisefilter.datasets import Source, Store
+from noisefilter.datasets.source import listed
 from noisefilter.errors import InputError, ParameterError
 from noisefilter.verdict import CLEAN, Verdict
 
@@ -200,6 +202,14 @@ def _audited(run: Run, data: Source, earlier: Sequence[Decision], clean: list[Pa
 
 
 def _judged(data: Source, run: Run, earlier: Sequence[Decision]) -> Verdict:
+    classes, counts = np.unique(data.y, return_counts=True)
+    if (counts == 1).any():
+        warnings.warn(
+            f"Every class should have two rows or more, got one only in {listed(classes[counts == 1].tolist())}: "
+            "with nothing to compare it with, such a row looks suspicious.",
+            UserWarning,
+            stacklevel=2,
+        )
     settings = {"open_set": run.open_set, "max_epochs": run.epochs, "channels": run.channels}
     filter_ = made(run.method, random_state=run.random_state, verbose=int(run.verbose), **settings)
     verdict: Verdict = filter_.fit(data.X, data.y).verdict_
