@@ -335,8 +335,8 @@ def corrected_log_odds(probs: NDArray[Any], codes: NDArray[Any], transition: NDA
 def probe_rate(scores: Floats, probe_scores: Floats, n_classes: int | None) -> float:
     """Smallest F(t_q) / q over deciles t_q of the probes, each raised by half a standard error of its q.
 
-    The smallest of several uncertain numbers is too small, and low deciles are the least certain ones; they are
-    also the freest of right labels, which matters where a network knows little. Corrected for lucky hits.
+    The smallest of several uncertain numbers is too small, and low deciles are the least certain ones; they
+    are also the freest of right labels, which matters where a network knows little. Corrected for lucky hits.
     """
     shares = np.arange(2, 10) / 10
     below = np.searchsorted(np.sort(scores), np.quantile(probe_scores, shares), side="right") / len(scores)

@@ -205,8 +205,9 @@ def _judged(data: Source, run: Run, earlier: Sequence[Decision]) -> Verdict:
     classes, counts = np.unique(data.y, return_counts=True)
     if (counts == 1).any():
         warnings.warn(
-            f"Every class should have two rows or more, got one only in {listed(classes[counts == 1].tolist())}: "
-            "with nothing to compare it with, such a row looks suspicious.",
+            f"Every class should have two rows or more, got one only in "
+            f"{listed(classes[counts == 1].tolist())}: with nothing to compare it with, such a row looks "
+            "suspicious.",
             UserWarning,
             stacklevel=2,
         )
