@@ -336,9 +336,11 @@ def probe_rate(scores: Floats, probe_scores: Floats, n_classes: int | None) -> f
     """Smallest F(t_q) / q over deciles t_q of the probes, each raised by half a standard error of its q.
 
     The smallest of several uncertain numbers is too small, and low deciles are the least certain ones; they
-    are also the freest of right labels, which matters where a network knows little. Corrected for lucky hits.
+    are also the freest of right labels, which matters where a network knows little. Those below the median
+    are read if they have 40 probes under them. Corrected for lucky hits.
     """
     shares = np.arange(2, 10) / 10
+    shares = shares[shares >= min(0.5, 40 / len(probe_scores))]
     below = np.searchsorted(np.sort(scores), np.quantile(probe_scores, shares), side="right") / len(scores)
     error = np.sqrt((1.0 - shares) / (shares * len(probe_scores)))  # relative, binomial
     bound = float((below / shares * (1.0 + 0.5 * error)).min())
