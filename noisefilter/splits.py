@@ -128,7 +128,8 @@ def probes(scores: NDArray[Any], probe_scores: NDArray[Any], n_classes: int | No
     it where no right label scores so low. The smallest of these for q = 0.2, 0.3, ..., 0.9 is the estimate,
     each raised by half a standard error of q among m probes, and that share of lowest scores is flagged.
     Higher quantiles are surer on few probes, lower ones are freer of right labels: those below the median
-    need 40 probes under them. The posterior :math:`P(wrong | s) = rate \cdot f_p(s) / f(s)` comes from an isotonic fit of the density ratio.
+    need 40 probes under them. The posterior :math:`P(wrong | s) = rate \cdot f_p(s) / f(s)` comes from an
+    isotonic fit of the density ratio.
 
     Sharp on uniform noise at any rate, down to none, whether the network memorizes or not; blind to mistakes
     that look better than a random label does. The probes must *replace* labels: a copy planted beside its row
