@@ -122,6 +122,8 @@ def report() -> str:
 def every_filter() -> str:
     """All filters on the same rows."""
     records = filters.done()
+    if not records:
+        return "Not measured yet."
     return f"{filters.tables()}\n\n{machine(records[-1] | {'commit': 'in each record'})}"
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -46,10 +45,12 @@ def planted(truth: Any) -> Any:
 def command_line(*arguments: str) -> dict[str, Any]:
     """Run the command line in a process of its own; return its seconds and peak memory."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "noisefilter", *arguments], check=True)
+    child = subprocess.Popen([sys.executable, "-m", "noisefilter", *arguments])
+    _, status, used = os.wait4(child.pid, 0)  # of this child alone
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return {"seconds": round(seconds, 1), "peak_mib": round(peak)}
+    if status:
+        sys.exit(f"noisefilter {' '.join(arguments)} failed")
+    return {"seconds": round(seconds, 1), "peak_mib": round(used.ru_maxrss / 1024)}
 
 
 def judged(out: Path, truth: Any) -> dict[str, Any]:
