@@ -204,7 +204,7 @@ def rejudge(cell: dict[str, Any], folder: Path, cache: Path) -> dict[str, Any]:
 def paired() -> dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]]:
     """Both methods' results of every cell that both have run."""
     cells = {key(cell): cell for cell in done()}
-    places = {k[:-1] for k in cells}
+    places = sorted({k[:-1] for k in cells})  # in one order, or the last digit of a mean could change
     return {
         p: (cells[*p, "inn"], cells[*p, "cleanlab"]) for p in places if all((*p, m) in cells for m in METHODS)
     }
