@@ -61,9 +61,10 @@ class RecordingTrainer(Trainer):
         """Leave the loss to the Trainer, and write down that of each row."""
         rows, labels = inputs.pop("row").cpu().numpy(), inputs["labels"]
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        logits = outputs.logits.detach().float()
-        record.losses[-1][rows] = functional.cross_entropy(logits, labels, reduction="none").cpu()
-        record.probs[-1][rows] = logits.softmax(1).cpu()
+        if model.training:  # an evaluation comes through here too
+            logits = outputs.logits.detach().float()
+            record.losses[-1][rows] = functional.cross_entropy(logits, labels, reduction="none").cpu()
+            record.probs[-1][rows] = logits.softmax(1).cpu()
         return (loss, outputs) if return_outputs else loss
 
 

@@ -175,11 +175,10 @@ class LossVariationSelector(NetworkFilter):
     Rows that arrive later (:meth:`score_new`) have no past. They get the score that a row of fit has whose
     rank by the trained network's margin is the same.
 
-    Where it fails: the variation alone is a weak score, below the mean loss on all data it was measured on
-    (CIFAR-10 with 36 % wrong labels: AUC 0.61 and 0.91), so that ``"combined"`` hardly ever gives it weight.
-    The selected set is purer than as many rows of smallest loss in the last epoch where the network is
-    memorizing its labels (0.98 and 0.88 halfway, 0.77 and 0.76 at the end), and about as pure where it is
-    not; but for uneven noise, as many rows of smallest mean loss are purer. Confusions that are consistent
+    Where it fails: the variation alone is a weak score, below the mean loss on all data it was measured on,
+    so that ``"combined"`` hardly ever gives it weight. The selected set is purer than as many rows of
+    smallest loss in the last epoch while the network is memorizing its labels, and about as pure where it
+    does not; but for uneven noise, as many rows of smallest mean loss are purer. Confusions that are consistent
     (every picture of one kind of dog labeled cat) look like a right label to any method that learns from
     these labels alone.
 
@@ -190,8 +189,8 @@ class LossVariationSelector(NetworkFilter):
     and (7) is read as that share; beta in Eq. (5) is what ``beta_rule`` says, for the printed one selects
     hardly better than chance, or worse; rows of much variation are limited; neighbors are found in the
     network's own features; there is one supplement, that of small losses, where each of the paper's networks
-    has its own (the other one, of small variation, was up to 0.2 less pure where a network did not memorize,
-    and up to 0.03 purer where it did). The score, the decision rule ``"auto"`` and the planted labels are
+    has its own (the other one, of small variation, was less pure where a network did not memorize, and a
+    little purer where it did). The score, the decision rule ``"auto"`` and the planted labels are
     beyond the paper. :meth:`as_published` sets what is a parameter.
 
     References
