@@ -178,9 +178,9 @@ class LossVariationSelector(NetworkFilter):
     Where it fails: the variation alone is a weak score, below the mean loss on all data it was measured on,
     so that ``"combined"`` hardly ever gives it weight. The selected set is purer than as many rows of
     smallest loss in the last epoch while the network is memorizing its labels, and about as pure where it
-    does not; but for uneven noise, as many rows of smallest mean loss are purer. Confusions that are consistent
-    (every picture of one kind of dog labeled cat) look like a right label to any method that learns from
-    these labels alone.
+    does not; but for uneven noise, as many rows of smallest mean loss are purer. Confusions that are
+    consistent (every picture of one kind of dog labeled cat) look like a right label to any method that
+    learns from these labels alone.
 
     Deviations from the paper: ranks instead of the printed argsort, divided by n; losses are recorded from
     the training itself, not by an extra pass; the network learns from all rows to the end, where VRLVMix
