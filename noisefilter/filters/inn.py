@@ -119,8 +119,7 @@ class INNScorer(NetworkFilter):
     Cost: one training (two with ``feature_network="own"``) and about ``1 + 0.75 * n_interior * n_neighbors``
     evaluations of every row: end points are shared, and so are paths between mutual neighbors.
 
-    The planted rows are judged by rank, which is a little less sure: on digits with 30 % wrong labels the
-    decision was right on 94 % of them and on 97 % of the others. ``probes=0`` does without them, and with
+    The planted rows are judged by rank, which is a little less sure. ``probes=0`` does without them, and with
     memorizing networks then finds no wrong label.
 
     Where it fails: confusions that are consistent (every picture of one kind of dog labeled cat) look like a

@@ -131,11 +131,11 @@ def test_corrected_score_believes_less_in_a_label_that_often_stands_for_another(
 
 def test_transition_matrix_stands_in_the_order_of_the_classes():
     """30 % of the rows that look like zebras carry ape; zebra comes first in y and last in classes_."""
-    probs = np.repeat([[0.03, 0.97], [0.97, 0.03]], 100, axis=0)  # columns ape, zebra
-    y = np.repeat(["zebra", "ape"], 100)
-    y[1:31] = "ape"
+    probs = np.repeat([[0.03, 0.97], [0.97, 0.03]], 1000, axis=0)  # columns ape, zebra
+    y = np.repeat(["zebra", "ape"], 1000)
+    y[1:301] = "ape"
     matrix = INNScorer().fit_signals(Signals(path_probs=probs), y).verdict_.transition_matrix
-    assert matrix[1, 0] > 0.2 and matrix[0, 1] < 0.1
+    assert matrix[1, 0] > 0.2 and matrix[0, 1] < 0.05
     np.testing.assert_allclose(matrix.sum(axis=1), 1)
 
 
