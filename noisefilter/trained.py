@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
 
 from noisefilter import splits
 from noisefilter.base import BaseFilter, NoiseEstimate, check_number
@@ -19,6 +20,21 @@ from noisefilter.verdict import Signals
 
 _AT_LEAST_1 = ("a whole number of at least 1", lambda value: value >= 1)
 _POSITIVE = ("greater than 0 and finite", lambda value: 0 < value < np.inf)
+
+
+class Planted(NamedTuple):
+    """Labels to train on, some of them wrong on purpose.
+
+    Attributes
+    ----------
+    trained : (n,) array
+        Class numbers, the planted ones among them.
+    probes : dict
+        ``probe_rows`` and ``probe_codes`` of :class:`~noisefilter.Signals`; empty where none were planted.
+    """
+
+    trained: NDArray[np.int64]
+    probes: dict[str, Any]
 
 
 class NetworkFilter(BaseFilter):
@@ -77,15 +93,17 @@ class NetworkFilter(BaseFilter):
             },
         )
 
-    def _plant(
-        self, codes: NDArray[np.int64], n_classes: int, rng: Any
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _plant(self, codes: NDArray[np.int64], n_classes: int, rng: Any) -> Planted:
         """Draw the rows that are trained under a wrong label on purpose, and these labels."""
         wanted = self.probes
         if wanted is None:
             n = len(codes)
             wanted = min(2_000, max(0.04 * n, min(200, 0.1 * n))) / n if self._wants_probes() else 0.0
-        return splits.plant_probes(codes, n_classes, wanted, np.random.default_rng(rng.randint(2**31 - 1)))
+        draw = np.random.default_rng(rng.randint(2**31 - 1))
+        rows, wrong = splits.plant_probes(codes, n_classes, wanted, draw)
+        trained = codes.copy()
+        trained[rows] = wrong
+        return Planted(trained, {"probe_rows": rows, "probe_codes": wrong} if len(rows) else {})
 
     def _wants_probes(self) -> bool:
         """Whether anything reads them."""
@@ -93,16 +111,28 @@ class NetworkFilter(BaseFilter):
 
     def _probe_scores(self, signals: Signals, noise: NoiseEstimate) -> NDArray[np.float64]:
         """Return the scores of the planted labels, for ``split="probes"``."""
-        rows, planted = signals.require("probe_rows", "probe_codes")
-        codes = np.zeros(len(self._class_probs(signals)), dtype=np.int64)
-        codes[rows] = planted
-        return self._score(signals, codes, noise)[rows]
+        rows = signals.require("probe_rows", "probe_codes")[0]
+        codes = learned_codes(signals, np.zeros(len(self._class_probs(signals)), dtype=np.int64))
+        return self._learned_scores(signals, codes, noise)[rows]
+
+    def _learned_scores(
+        self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
+    ) -> NDArray[np.float64]:
+        """Return the scores (n,) against the labels that were learned, the planted ones among them."""
+        return self._score(signals, codes, noise)
+
+    def _log_odds(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return scores in the same order as log-odds, which ``split="auto"`` reads ``clean_proba`` off."""
+        return scores
 
     def _split(
         self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
     ) -> Split:
         if self.split == "auto":
-            return splits.at_rate(scores, noise.rate)
+            split, odds = splits.at_rate(scores, noise.rate), self._log_odds(scores)
+            if odds is scores:
+                return split
+            return split._replace(clean_proba=splits.at_rate(odds, noise.rate).clean_proba)
         if self.split == "probes":
             return splits.probes(scores, self._probe_scores(signals, noise), len(noise.transition))
         if self.split == "joint":
@@ -167,6 +197,20 @@ def check_positive(estimator: Any, *names: str) -> None:
     """Raise ParameterError unless these parameters are finite numbers greater than 0."""
     for name in names:
         check_number(name, getattr(estimator, name), Real, *_POSITIVE)
+
+
+def log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log-odds that are finite at 0 and 1, too."""
+    return np.asarray(logit(np.clip(probability, 1e-12, 1 - 1e-12)))
+
+
+def learned_codes(signals: Signals, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the class numbers (n,) that the network learned: those given, but for the planted ones."""
+    learned = codes.copy()
+    if signals.probe_rows is not None:
+        rows, planted = signals.require("probe_rows", "probe_codes")
+        learned[rows] = planted
+    return learned
 
 
 def _joint(

@@ -7,18 +7,16 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
 
-from noisefilter import estimates, scores, splits
+from noisefilter import estimates, scores
 from noisefilter.base import NoiseEstimate
 from noisefilter.batches import Rows
-from noisefilter.errors import ParameterError, TrainingDivergedError
+from noisefilter.errors import ParameterError
 from noisefilter.models import Model
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
 from noisefilter.paths import Quadrature, mean_path_probs, mean_path_probs_between, quadrature
-from noisefilter.splits import Split
-from noisefilter.trained import NetworkFilter, check_at_least_1, check_positive
+from noisefilter.trained import NetworkFilter, check_at_least_1, check_positive, evaluated, log_odds
 from noisefilter.verdict import Signals
 
 __all__ = ["INNScorer"]
@@ -234,12 +232,10 @@ class INNScorer(NetworkFilter):
         self, rows: Rows, codes: NDArray[np.int64], n_classes: int, features: NDArray[Any] | None, rng: Any
     ) -> tuple[Signals, _Fitted]:
         n = len(codes)
-        probe_rows, probe_codes = self._plant(codes, n_classes, rng)
+        planted = self._plant(codes, n_classes, rng)
         mixup = {"objective": self.objective, "mixup_alpha": self.mixup_alpha}
         f = self._build(rows, n_classes, ("mean_probs",) if self.average else (), rng, **mixup)
-        trained = codes.copy()
-        trained[probe_rows] = probe_codes
-        recorded = f.train(rows, trained, n_classes)
+        recorded = f.train(rows, planted.trained, n_classes)
         shared = features is not None or self.feature_network == "f"
         h = f if shared else self._build(rows, n_classes, (), rng, **mixup | {"objective": "cross_entropy"})
         if not shared:
@@ -253,8 +249,7 @@ class INNScorer(NetworkFilter):
             probs=probs, path_probs=path_probs, features=space, neighbors=neighbors,
             mean_probs=None if recorded is None else recorded.mean_probs,
             learning_rates=None if recorded is None else recorded.learning_rates,
-            probe_rows=probe_rows if len(probe_rows) else None,
-            probe_codes=probe_codes if len(probe_rows) else None,
+            **planted.probes,
         )  # fmt: skip
         recorded_probs = signals.mean_probs is not None
         return signals, _Fitted(f, h, rows, probs, space, features is not None, recorded_probs)
@@ -301,16 +296,8 @@ class INNScorer(NetworkFilter):
         rows, planted = signals.require("probe_rows", "probe_codes")
         return self._row_scores(self._class_probs(signals)[rows], planted, noise)
 
-    def _split(
-        self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
-    ) -> Split:
-        if self.split != "auto":
-            return super()._split(scores, signals, codes, noise)
-        split = splits.at_rate(scores, noise.rate)
-        if self.row_score != "probability":
-            return split
-        odds = logit(np.clip(scores, 1e-12, 1 - 1e-12))  # clean_proba is read off log-odds
-        return split._replace(clean_proba=splits.at_rate(odds, noise.rate).clean_proba)
+    def _log_odds(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return log_odds(scores) if self.row_score == "probability" else scores
 
     # Rows that arrive later.
 
@@ -348,12 +335,6 @@ def _evaluated(
     f: Model, h: Model, rows: Rows, features: NDArray[Any] | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the probabilities (n, K) of f, and the features (n, d) given or else of h."""
-    shared = features is None and f is h  # one pass gives both
-    probs, own = f.evaluate(rows, shared)
-    if features is None:
-        features = np.asarray(own if shared else h.evaluate(rows, True)[1])
-    if not (np.isfinite(probs).all() and np.isfinite(features).all()):
-        raise TrainingDivergedError(
-            "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
-        )
-    return probs, features
+    if features is None and f is not h:  # else one pass gives both
+        features = h.evaluate(rows, True)[1]
+    return evaluated(f, rows, features)

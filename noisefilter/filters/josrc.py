@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from noisefilter import estimates, scores, splits
 from noisefilter.base import NoiseEstimate, check_number
@@ -20,7 +19,7 @@ from noisefilter.inputs import Labels
 from noisefilter.models import Model, NetModel
 from noisefilter.net import Net
 from noisefilter.splits import Split
-from noisefilter.trained import NetworkFilter, check_positive
+from noisefilter.trained import NetworkFilter, check_positive, log_odds
 from noisefilter.verdict import Signals, Verdict
 
 __all__ = ["JoSRCSelector"]
@@ -259,18 +258,15 @@ class JoSRCSelector(NetworkFilter):
         self, rows: Rows, codes: NDArray[np.int64], n_classes: int, features: NDArray[Any] | None, rng: Any
     ) -> tuple[Signals, _Fitted]:
         self._check_smoothing(n_classes)
-        probe_rows, probe_codes = self._plant(codes, n_classes, rng)
+        planted = self._plant(codes, n_classes, rng)
         net = self._two_view_net(rows, n_classes, rng)
-        trained = codes.copy()
-        trained[probe_rows] = probe_codes
-        NetModel(net).train(rows, trained, n_classes)
+        NetModel(net).train(rows, planted.trained, n_classes)
         seen = net.look(rows)
         signals = Signals(
             probs=seen.probs, view_probs=seen.view_probs, teacher_probs=seen.teacher_probs,
             features=seen.features if features is None else features,
             mean_probs=net.warm_probs(),
-            probe_rows=probe_rows if len(probe_rows) else None,
-            probe_codes=probe_codes if len(probe_rows) else None,
+            **planted.probes,
         )  # fmt: skip
         return signals, _Fitted(net, rows)
 
@@ -371,11 +367,10 @@ class JoSRCSelector(NetworkFilter):
             return splits.threshold(scores, self._thresholds(len(noise.transition))[1])._replace(
                 clean_proba=scores
             )
-        split = super()._split(scores, signals, codes, noise)
-        if self.split != "auto" or self.row_score in ("corrected", "margin"):
-            return split
-        odds = logit(np.clip(scores, 1e-12, 1 - 1e-12))  # clean_proba is read off log-odds
-        return split._replace(clean_proba=splits.at_rate(odds, noise.rate).clean_proba)
+        return super()._split(scores, signals, codes, noise)
+
+    def _log_odds(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return log_odds(scores) if self.row_score in ("js", "js0") else scores
 
     def _ood(
         self, signals: Signals, codes: NDArray[np.int64], rejected: NDArray[np.bool_]

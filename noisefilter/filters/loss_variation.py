@@ -5,25 +5,24 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 from scipy.stats import rankdata
 
-from noisefilter import splits
 from noisefilter.balance import supplement
 from noisefilter.base import NoiseEstimate, check_number
 from noisefilter.batches import Rows
-from noisefilter.errors import InputError, MissingSignalError, ParameterError
+from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture, separation
-from noisefilter.models import Model, SklearnModel
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
+from noisefilter.recorded import RecordedFilter, Trained, epochs_of
 from noisefilter.scores import log_margin
 from noisefilter.splits import Split
-from noisefilter.trained import NetworkFilter, check_at_least_1, check_positive, evaluated
+from noisefilter.trained import check_at_least_1, check_positive, learned_codes
 from noisefilter.variation import (
     BETA_RULES,
     adapted,
@@ -45,15 +44,7 @@ _WEIGHTS = np.linspace(0.0, 1.0, 11)  # of the variation, to choose from
 _UNKNOWN_WEIGHT = 0.1  # where nothing tells: hardly ever was more of it better
 
 
-class _Fitted(NamedTuple):
-    """What judging rows that arrive later needs."""
-
-    model: Model
-    rows: Rows
-    margins: Floats  # of the rows of fit under the labels they were trained on, ascending
-
-
-class LossVariationSelector(NetworkFilter):
+class LossVariationSelector(RecordedFilter):
     r"""Believes a label if its loss changes steadily while the network is trained.
 
     A wrong label is learned late and against its neighbors: its loss jumps up and down. In every epoch
@@ -213,9 +204,9 @@ class LossVariationSelector(NetworkFilter):
     (7, 0)
     """
 
-    _scales: ClassVar = True
-    _splits: ClassVar = ("paper", *NetworkFilter._splits)
-    _judging: ClassVar = NetworkFilter._judging | {
+    _fields: ClassVar = ("losses", "predictions", "mean_probs")
+    _splits: ClassVar = ("paper", *RecordedFilter._splits)
+    _judging: ClassVar = RecordedFilter._judging | {
         "window", "row_score", "weight", "warm_up", "beta_rule", "most_unstable", "balance",
     }  # fmt: skip
     _choices: ClassVar = {
@@ -328,37 +319,19 @@ class LossVariationSelector(NetworkFilter):
 
     def _collect(
         self, rows: Rows, codes: NDArray[np.int64], n_classes: int, features: NDArray[Any] | None, rng: Any
-    ) -> tuple[Signals, _Fitted]:
-        probe_rows, probe_codes = self._plant(codes, n_classes, rng)
-        trained = codes.copy()
-        trained[probe_rows] = probe_codes
-        model, signals = self._train(rows, trained, n_classes, rng)
-        peer = self._train(rows, trained, n_classes, rng)[1] if self.peer else None
-        probs, space = evaluated(model, rows, features)
-        signals = replace(
-            signals, peer=peer, probs=probs, features=space,
-            neighbors=self._neighbors(space) if self._wants_neighbors() else None,
-            probe_rows=probe_rows if len(probe_rows) else None,
-            probe_codes=probe_codes if len(probe_rows) else None,
-        )  # fmt: skip
-        return signals, _Fitted(model, rows, np.sort(log_margin(probs, trained)))
+    ) -> tuple[Signals, Trained]:
+        signals, fitted = super()._collect(rows, codes, n_classes, features, rng)
+        peer = self._train(rows, learned_codes(signals, codes), n_classes, rng)[1] if self.peer else None
+        neighbors = self._neighbors(signals.require("features")[0]) if self._wants_neighbors() else None
+        return replace(signals, peer=peer, neighbors=neighbors), fitted
 
-    def _train(
-        self, rows: Rows, trained: NDArray[np.int64], n_classes: int, rng: Any
-    ) -> tuple[Model, Signals]:
+    def _training(self) -> dict[str, Any]:
         training: dict[str, Any] = {"objective": "cross_entropy"}
         if self.record == "eval":
             training["record_from"] = "evaluation"
         if self.lr_drops is not None:
             training |= {"lr_drops": tuple(self.lr_drops), "lr_drop_factor": self.lr_drop_factor}
-        model = self._build(rows, n_classes, ("losses", "predictions", "mean_probs"), rng, **training)
-        if isinstance(model, SklearnModel):
-            raise MissingSignalError(
-                "estimator must be a network, whose epochs can be recorded, got "
-                f"{type(self.estimator).__name__}. INNScorer takes any classifier."
-            )
-        recorded = model.train(rows, trained, n_classes)
-        return model, Signals(**({} if recorded is None else recorded._asdict()))
+        return training
 
     def _neighbors(self, features: NDArray[Any]) -> NDArray[np.int64]:
         """Nearest by cosine."""
@@ -378,23 +351,7 @@ class LossVariationSelector(NetworkFilter):
 
     # The score, from signals alone.
 
-    def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
-        if signals.mean_probs is None and signals.probs is not None:
-            return np.asarray(signals.probs, dtype=np.float64)
-        return np.asarray(signals.require("mean_probs")[0], dtype=np.float64)
-
-    def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
-        scores = self._recorded_scores(signals)
-        rows = signals.probe_rows
-        if rows is not None:  # the losses recorded of them are against the planted label
-            scores[rows] = log_margin(self._class_probs(signals)[rows], codes[rows])
-        return scores
-
-    def _probe_scores(self, signals: Signals, noise: NoiseEstimate) -> NDArray[np.float64]:
-        return self._recorded_scores(signals)[signals.require("probe_rows", "probe_codes")[0]]
-
-    def _recorded_scores(self, signals: Signals) -> Floats:
-        """Scores against the labels trained on."""
+    def _recorded_scores(self, signals: Signals, codes: NDArray[np.int64]) -> Floats:
         small_loss = self._small_loss(signals)
         if self.row_score in ("loss", "mean_loss"):
             return small_loss
@@ -410,9 +367,7 @@ class LossVariationSelector(NetworkFilter):
 
     def _small_loss(self, signals: Signals) -> Floats:
         """Minus the mean loss over the epochs, or minus that of the last one."""
-        losses = np.asarray((signals.peer or signals).require("losses")[0], dtype=np.float64)
-        if not len(losses):
-            raise InputError("The signals must hold at least one epoch, got 0.")
+        losses = epochs_of((signals.peer or signals).require("losses")[0])
         if self.row_score == "loss":
             return -losses[-1]
         return np.asarray(-losses.mean(axis=0))
@@ -424,11 +379,10 @@ class LossVariationSelector(NetworkFilter):
     ) -> Split:
         if self.split == "paper":
             return self._selected(scores, signals, codes, noise)
-        split = super()._split(scores, signals, codes, noise)
-        if self.split != "auto":
-            return split
-        odds = logit(_ranks(scores))  # clean_proba is read off log-odds
-        return split._replace(clean_proba=splits.at_rate(odds, noise.rate).clean_proba)
+        return super()._split(scores, signals, codes, noise)
+
+    def _log_odds(self, scores: Floats) -> Floats:
+        return np.asarray(logit(_ranks(scores)))
 
     def _selected(
         self, scores: Floats, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
@@ -441,9 +395,7 @@ class LossVariationSelector(NetworkFilter):
         if len(losses) < 3:
             _warn_of_few(len(losses))
             return self._planted_by_rank(small_loss, scores, signals, share)
-        trained = codes.copy()
-        if signals.probe_rows is not None:
-            trained[signals.probe_rows] = signals.require("probe_codes")[0]
+        trained = learned_codes(signals, codes)
         variance, window = rank_variance(losses, self.window), min(self.window, len(losses) - 1)
         sets, change = variation_sets(variance, share), changed_rate(signals.learning_rates, window)
         beta = adapted(predictions, trained, window, change, self.beta_rule)
@@ -479,20 +431,19 @@ class LossVariationSelector(NetworkFilter):
             clean[rows] = scores[rows] >= np.quantile(scores[others], 1.0 - selected[others].mean())
         return Split(clean, None, None, 1.0 - share)
 
-    # Rows that arrive later.
+    # Rows that arrive later have no past.
 
-    def _collect_new(self, fitted: _Fitted, rows: Rows) -> Signals:
-        return Signals(probs=evaluated(fitted.model, rows)[0])
+    def _yardstick(self, probs: NDArray[Any], learned: NDArray[np.int64]) -> Floats:
+        """Margins, ascending."""
+        return np.sort(log_margin(probs, learned))
 
     def _score_new(
-        self, fitted: _Fitted, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
+        self, fitted: Trained, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
     ) -> NDArray[np.float64]:
         margins = log_margin(signals.require("probs")[0], codes)
-        middle = (np.arange(len(fitted.margins)) + 0.5) / len(fitted.margins)
-        return np.asarray(np.quantile(self.scores_, np.interp(margins, fitted.margins, middle)))
-
-    def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
-        return evaluated(fitted.model, rows)[1]
+        known: Floats = fitted.yardstick
+        middle = (np.arange(len(known)) + 0.5) / len(known)
+        return np.asarray(np.quantile(self.scores_, np.interp(margins, known, middle)))
 
     # -- checks -----------------------------------------------------------------------------------
 

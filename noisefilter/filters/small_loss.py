@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noisefilter import splits
 from noisefilter.base import NoiseEstimate, check_number
-from noisefilter.batches import Rows
-from noisefilter.errors import InputError, MissingSignalError, ParameterError
-from noisefilter.models import Model, SklearnModel
+from noisefilter.errors import ParameterError
+from noisefilter.recorded import RecordedFilter, Trained, epochs_of
 from noisefilter.scores import log_margin, log_probability
-from noisefilter.splits import Split
-from noisefilter.trained import NetworkFilter, check_at_least_1, check_positive, evaluated
+from noisefilter.trained import check_at_least_1, check_positive
 from noisefilter.verdict import Signals
 
 __all__ = ["SmallLossSelector"]
 
 
-class _Fitted(NamedTuple):
-    """What judging rows that arrive later needs."""
-
-    model: Model
-    rows: Rows
-    mean_loss: float  # of the rows the network was trained on, under the labels it learned
-
-
-class SmallLossSelector(NetworkFilter):
+class SmallLossSelector(RecordedFilter):
     r"""Believes a label if the network took to it early and firmly while it was trained.
 
     A network is trained on all rows, wrong labels included, and keeps a record of each epoch :math:`t`: the
@@ -164,8 +153,8 @@ class SmallLossSelector(NetworkFilter):
     (7, 0)
     """
 
-    _scales: ClassVar = True
-    _judging: ClassVar = NetworkFilter._judging | {"row_score", "window"}
+    _fields: ClassVar = ("losses", "margins", "mean_probs")
+    _judging: ClassVar = RecordedFilter._judging | {"row_score", "window"}
     _choices: ClassVar = {
         "row_score": ("averaged_margin", "loss", "mean_loss", "aum"),
         "objective": ("cross_entropy", "cross_entropy_ne", "mixup"),
@@ -242,55 +231,13 @@ class SmallLossSelector(NetworkFilter):
         }  # fmt: skip
         return cls(**(published | changes))
 
-    # One training that keeps a record.
-
-    def _collect(
-        self, rows: Rows, codes: NDArray[np.int64], n_classes: int, features: NDArray[Any] | None, rng: Any
-    ) -> tuple[Signals, _Fitted]:
-        probe_rows, probe_codes = self._plant(codes, n_classes, rng)
-        model = self._build(
-            rows, n_classes, ("losses", "margins", "mean_probs"), rng,
-            objective=self.objective, mixup_alpha=self.mixup_alpha,
-            schedule=self.schedule, n_cycles=self.n_cycles, cycle_epochs=self.cycle_epochs,
-        )  # fmt: skip
-        if isinstance(model, SklearnModel):
-            raise MissingSignalError(
-                "estimator must be a network, whose epochs can be recorded, got "
-                f"{type(self.estimator).__name__}. INNScorer takes any classifier."
-            )
-        trained = codes.copy()
-        trained[probe_rows] = probe_codes
-        recorded = model.train(rows, trained, n_classes)
-        probs, space = evaluated(model, rows, features)
-        signals = Signals(
-            **({} if recorded is None else recorded._asdict()), probs=probs, features=space,
-            probe_rows=probe_rows if len(probe_rows) else None,
-            probe_codes=probe_codes if len(probe_rows) else None,
-        )  # fmt: skip
-        return signals, _Fitted(model, rows, float(-log_probability(probs, trained).mean()))
-
-    # The judgement, from signals alone.
-
-    def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
-        if signals.mean_probs is None and signals.probs is not None:
-            return np.asarray(signals.probs, dtype=np.float64)
-        return np.asarray(signals.require("mean_probs")[0], dtype=np.float64)
-
-    def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
-        scores = self._recorded_scores(signals, codes)
-        rows = signals.probe_rows
-        if rows is not None:  # losses and margins recorded of them are against the planted label
-            scores[rows] = log_margin(self._class_probs(signals)[rows], codes[rows])
-        return scores
-
-    def _probe_scores(self, signals: Signals, noise: NoiseEstimate) -> NDArray[np.float64]:
-        rows, planted = signals.require("probe_rows", "probe_codes")
-        codes = np.zeros(len(self._class_probs(signals)), dtype=np.int64)
-        codes[rows] = planted
-        return self._recorded_scores(signals, codes)[rows]
+    def _training(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective, "mixup_alpha": self.mixup_alpha,
+            "schedule": self.schedule, "n_cycles": self.n_cycles, "cycle_epochs": self.cycle_epochs,
+        }  # fmt: skip
 
     def _recorded_scores(self, signals: Signals, codes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Scores against the labels trained on; ``codes`` are these labels."""
         if self.row_score == "averaged_margin":
             return log_margin(signals.require("mean_probs")[0], codes)
         if self.row_score == "aum":
@@ -303,38 +250,29 @@ class SmallLossSelector(NetworkFilter):
 
     def _last_epochs(self, recorded: NDArray[Any]) -> NDArray[np.float64]:
         """Return the epochs of the window, (T, n)."""
-        if not len(recorded):
-            raise InputError("The signals must hold at least one epoch, got 0.")
         n_epochs = max(1, round(np.ceil(self.window * len(recorded) - 1e-9)))
-        return np.asarray(recorded[-n_epochs:], dtype=np.float64)
+        return epochs_of(recorded[-n_epochs:])
 
-    def _split(
-        self, scores: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
-    ) -> Split:
-        split = super()._split(scores, signals, codes, noise)
-        if self.split != "auto" or self.row_score not in ("loss", "mean_loss"):
-            return split
-        # Minus a loss is log p; clean_proba is read off log-odds, with p = 1 at the best row.
-        odds = -np.log(np.expm1(np.clip(scores.max() - scores, 1e-12, 700.0)))
-        return split._replace(clean_proba=splits.at_rate(odds, noise.rate).clean_proba)
+    def _log_odds(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.row_score not in ("loss", "mean_loss"):
+            return scores
+        # Minus a loss is log p, with p = 1 at the best row.
+        return np.asarray(-np.log(np.expm1(np.clip(scores.max() - scores, 1e-12, 700.0))))
 
-    # Rows that arrive later.
+    # Rows that arrive later have no past.
 
-    def _collect_new(self, fitted: _Fitted, rows: Rows) -> Signals:
-        probs = evaluated(fitted.model, rows)[0]
-        return Signals(probs=probs, mean_probs=probs)
+    def _yardstick(self, probs: NDArray[Any], learned: NDArray[np.int64]) -> float:
+        """Mean loss."""
+        return float(-log_probability(probs, learned).mean())
 
     def _score_new(
-        self, fitted: _Fitted, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
+        self, fitted: Trained, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
     ) -> NDArray[np.float64]:
         (probs,) = signals.require("probs")
         if self.row_score in ("averaged_margin", "aum"):
             return log_margin(probs, codes)
-        level = fitted.mean_loss if self.row_score == "mean_loss" else 0.0
+        level = fitted.yardstick if self.row_score == "mean_loss" else 0.0
         return log_probability(probs, codes) + level
-
-    def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
-        return evaluated(fitted.model, rows)[1]
 
     def _check_numbers(self) -> None:
         check_at_least_1(self, "n_cycles", "cycle_epochs")
