@@ -13,11 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from noisefilter import estimates, splits
 from noisefilter.batches import Rows, choose_device, picked
-from noisefilter.errors import InputError, LabelError, ParameterError
-from noisefilter.inputs import Labels, as_rows, check_labels
+from noisefilter.errors import ParameterError
+from noisefilter.inputs import Labels, as_rows, check_features, check_labels, known_codes
 from noisefilter.scores import best_other, ood_score
 from noisefilter.splits import Split
-from noisefilter.step import BaseStep, check_input, columns_of
+from noisefilter.step import BaseStep, check_input, columns_of, same_shape, verdict_of_codes
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
 
 _FEWEST_KNOWN = 20  # so many rows are needed to tell where 95 % of them lie
@@ -145,7 +145,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         checked = check_input(X, len(labels.codes))
         columns = columns_of(X, checked)
         rows = self._rows(checked)
-        features = self._check_features(features, len(labels.codes))
+        features = check_features(features, len(labels.codes))
         rng = check_random_state(self._seed())
         signals, fitted = self._collect(rows, labels.codes, len(labels.classes), features, rng)
         self.fit_signals(signals.with_class_order(np.argsort(labels.order)), labels.given)
@@ -211,18 +211,16 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
             scores = splits.mapped_scores(scores, planted[0])
             others = splits.best_unplanted(probs, codes, others, *planted)
         split = self._split(scores, signals, codes, noise)
-        rank = np.argsort(labels.order)
-        return Verdict(
-            labels=labels.given,
-            classes=labels.classes,
+        return verdict_of_codes(
+            labels,
+            others,
+            noise.transition,
             scores=scores,
             partition=self._partition(signals, codes, split.clean),
-            alternatives=labels.classes[labels.order[others]],
             threshold=split.threshold,
             clean_proba=split.clean_proba,
             estimated_noise_rate=noise.rate if split.noise_rate is None else split.noise_rate,
             noise_rate_interval=noise.interval if split.noise_rate in (None, noise.rate) else None,
-            transition_matrix=noise.transition[np.ix_(rank, rank)],
             open_set=self.open_set,
             method=type(self).__name__,
         )
@@ -274,21 +272,13 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
             Scores on the scale of ``scores_``.
         """
         check_is_fitted(self, "verdict_")
-        fitted, given = self._network(), np.asarray(y)
-        if given.ndim != 1:
-            raise LabelError(
-                f"y must be a 1-D array with one label per row, got an array of shape {given.shape}."
-            )
-        rows = self._new_rows(X, len(given))
-        known = np.isin(given, self.classes_)
-        if not known.all():
-            raise LabelError(f"y must hold labels seen in fit, got {given[~known].tolist()[0]!r}.")
-        codes = np.searchsorted(self.classes_, given)
-        order = check_labels(self.verdict_.labels).order
+        fitted, labels = self._network(), check_labels(self.verdict_.labels)
+        codes = known_codes(y, labels)
+        rows = self._new_rows(X, len(codes))
         signals = self._collect_new(fitted, rows)
-        transition = np.asarray(self.verdict_.transition_matrix)[np.ix_(order, order)]
+        transition = np.asarray(self.verdict_.transition_matrix)[np.ix_(labels.order, labels.order)]
         noise = NoiseEstimate(self.verdict_.estimated_noise_rate, transition)
-        return self._score_new(fitted, signals, np.argsort(order)[codes], noise)
+        return self._score_new(fitted, signals, codes, noise)
 
     def _score_new(
         self, fitted: Any, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate
@@ -334,22 +324,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
 
     def _new_rows(self, X: Any, n: int | None = None) -> Rows:
         """Validate rows that arrive after fit for the network."""
-        rows, known = self._rows(self._check_new(X, n)), self._network().rows
-        if rows.shape != known.shape:
-            raise InputError(f"X must hold rows of shape {known.shape} as in fit, got {rows.shape}.")
-        return rows
-
-    def _check_features(self, features: Any, n: int) -> NDArray[Any] | None:
-        if features is None:
-            return None
-        array = np.asarray(features.detach().cpu() if hasattr(features, "detach") else features)
-        if array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != n or not array.size:
-            raise InputError(
-                f"features must be numbers of shape (n, d), n={n}, got {array.dtype} of shape {array.shape}."
-            )
-        if not np.isfinite(array).all():
-            raise InputError("features must be finite, got NaN or infinity.")
-        return array
+        return same_shape(self._rows(self._check_new(X, n)), self._network().rows.shape)
 
     # -- output -----------------------------------------------------------------------------------
 

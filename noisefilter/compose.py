@@ -25,8 +25,8 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from noisefilter.errors import InputError, InputTypeError, LabelError, NoiseFilterError, ParameterError
-from noisefilter.handover import take_rows
+from noisefilter.errors import InputError, LabelError, NoiseFilterError, ParameterError
+from noisefilter.handover import judged_by, take_rows
 from noisefilter.verdict import Verdict
 
 __all__ = ["FilterSampler", "FilteredClassifier"]
@@ -151,7 +151,7 @@ class FilteredClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             params["sample_weight"] = sample_weight
         for_filter, for_classifier = self._divided(params)
         _check_weights(for_classifier.get("sample_weight"), y)
-        filter_, verdict = _judged(self.filter, X, y, for_filter)
+        filter_, verdict = judged_by(self.filter, X, y, for_filter)
         rows, labels, weights = _kept(verdict, self.mode)
         n_samples = len(verdict)
         for_classifier = {name: _cut(value, rows, n_samples) for name, value in for_classifier.items()}
@@ -326,7 +326,7 @@ class FilterSampler(MetaEstimatorMixin, BaseEstimator):
             The rows left, in row order, in the kind of `X` and `y`.
         """
         _check_mode(self.mode, ("drop", "relabel"))
-        filter_, verdict = _judged(self.filter, X, y, params)
+        filter_, verdict = judged_by(self.filter, X, y, params)
         rows, labels, _ = _kept(verdict, self.mode)
         self.filter_, self.verdict_, self.sample_indices_ = filter_, verdict, rows
         if hasattr(y, "iloc"):  # keeps its name, index and dtype
@@ -370,14 +370,6 @@ def _check_weights(weights: Any, y: Any) -> None:
         raise InputError(
             f"sample_weight must have one entry for each of the {n_samples} rows, got {shape[0]}."
         )
-
-
-def _judged(filter: Any, X: Any, y: Any, params: dict[str, Any]) -> tuple[Any, Verdict]:
-    fitted = clone(filter).fit(X, y, **params)
-    verdict = getattr(fitted, "verdict_", None)
-    if not isinstance(verdict, Verdict):
-        raise InputTypeError(f"filter must have a verdict_ after fit, got {type(filter).__name__}.")
-    return fitted, verdict
 
 
 def _seen_by_classifier(filter: Any, X: Any) -> Any:

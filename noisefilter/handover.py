@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from noisefilter.errors import InputError, InputTypeError
 from noisefilter.verdict import Verdict
@@ -39,6 +40,7 @@ __all__ = [
     "FilteredFrame",
     "IndexedRows",
     "hand_over",
+    "judged_by",
     "take_rows",
     "untouched_of",
     "verdict_of",
@@ -119,6 +121,21 @@ def _bare(X: Any) -> Any:
     if hasattr(X, "detach"):  # a torch tensor, perhaps on another device or with a gradient
         X = X.detach().cpu()
     return np.asarray(X)
+
+
+def judged_by(filter: Any, X: Any, y: Any, params: dict[str, Any]) -> tuple[Any, Verdict]:
+    """Return a clone fitted with these arguments, and its verdict.
+
+    Raises
+    ------
+    InputTypeError
+        If it has no ``verdict_`` after fit.
+    """
+    fitted = clone(filter).fit(X, y, **params)
+    verdict = getattr(fitted, "verdict_", None)
+    if not isinstance(verdict, Verdict):
+        raise InputTypeError(f"filter must have a verdict_ after fit, got {type(filter).__name__}.")
+    return fitted, verdict
 
 
 # Arrays

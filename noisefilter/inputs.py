@@ -127,6 +127,57 @@ def _kind_of(given: NDArray[Any]) -> str:
     return "multiclass" if given.dtype.kind in "USb" else str(type_of_target(given))
 
 
+def known_codes(y: Any, labels: Labels, what: str = "y") -> NDArray[np.int64]:
+    """Return class numbers (m,) of labels that arrive later, by those of the labels in fit.
+
+    Parameters
+    ----------
+    y : (m,) array
+        Labels.
+    labels : Labels
+        Those of fit.
+    what : str, default="y"
+        What a message calls them.
+
+    Raises
+    ------
+    LabelError
+        If there is a label that was not seen in fit, or `y` is no 1-D array.
+    """
+    given = _as_array(y)
+    if given.ndim != 1:
+        raise LabelError(
+            f"{what} must be a 1-D array with one label per row, got an array of shape {given.shape}."
+        )
+    # By Python's equality: numpy's would take 1 for "1".
+    known = {label: code for code, label in enumerate(labels.classes[labels.order].tolist())}
+    unseen = list(dict.fromkeys(label for label in given.tolist() if label not in known))
+    if unseen:
+        names = ", ".join(map(repr, unseen[:5])) + (f" and {len(unseen) - 5} others" * (len(unseen) > 5))
+        raise LabelError(f"{what} must hold labels seen in fit, got {names}.")
+    return np.array([known[label] for label in given.tolist()], dtype=np.int64)
+
+
+def check_features(features: Any, n: int) -> NDArray[Any] | None:
+    """Return an embedding (n, d) of n rows as an array, or None for None.
+
+    Raises
+    ------
+    InputError
+        If these are no finite numbers, or not one row of them for each of the n.
+    """
+    if features is None:
+        return None
+    array = np.asarray(features.detach().cpu() if hasattr(features, "detach") else features)
+    if array.dtype.kind not in "fiub" or array.ndim != 2 or len(array) != n or not array.size:
+        raise InputError(
+            f"features must be numbers of shape (n, d), n={n}, got {array.dtype} of shape {array.shape}."
+        )
+    if not np.isfinite(array).all():
+        raise InputError("features must be finite, got NaN or infinity.")
+    return array
+
+
 def channel_axis(shape: tuple[int, ...], channels: str | None) -> str:
     """Return where the channels of images (n, a, b, c) are: ``"first"`` or ``"last"``.
 

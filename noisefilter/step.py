@@ -1,4 +1,4 @@
-"""BaseStep: what a verdict needs to be a step of a scikit-learn Pipeline, written once."""
+"""BaseJudge, what everything with a verdict shares, and BaseStep, what makes it a step of a Pipeline."""
 
 from __future__ import annotations
 
@@ -14,21 +14,15 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from noisefilter.balance import replacement_rows
+from noisefilter.batches import Rows
 from noisefilter.errors import InputError, ParameterError
 from noisefilter.handover import hand_over
-from noisefilter.inputs import check_array_like, check_finite, check_labels, is_dataset
+from noisefilter.inputs import Labels, check_array_like, check_finite, check_labels, is_dataset
 from noisefilter.verdict import Verdict
 
 
-class BaseStep(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_wrap_output_keys=None):  # type: ignore[call-arg]
-    """Something with a ``verdict_`` after fit, as a step of a Pipeline.
-
-    In a scikit-learn ``Pipeline`` the number of rows must not change, so :meth:`fit_transform`, which
-    the Pipeline calls in training, replaces every row judged noisy by a clean row of the same given
-    label, and :meth:`transform`, which it calls at predict time, passes rows through. The two differ
-    on purpose, as in scikit-learn's ``TargetEncoder``. To drop rows instead, use
-    :class:`~noisefilter.FilteredClassifier`.
-    """
+class BaseJudge(BaseEstimator, ABC):
+    """Something that has a ``verdict_`` after ``fit(X, y)``: what filters and trainers share."""
 
     random_state: Any
     verdict_: Verdict
@@ -37,6 +31,66 @@ class BaseStep(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_
     @abstractmethod
     def fit(self, X: Any, y: Any = None, features: Any = None) -> Self:
         """Judge all rows."""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "verdict_")
+
+    @property
+    def scores_(self) -> NDArray[np.float64]:
+        """(n,) scores, higher = cleaner."""
+        return self._fitted_verdict().scores
+
+    @property
+    def clean_mask_(self) -> NDArray[np.bool_]:
+        """(n,) rows judged clean."""
+        return self._fitted_verdict().clean_mask
+
+    @property
+    def id_mask_(self) -> NDArray[np.bool_]:
+        """(n,) rows judged to have a wrong label."""
+        return self._fitted_verdict().id_mask
+
+    @property
+    def ood_mask_(self) -> NDArray[np.bool_]:
+        """(n,) rows judged to belong to no class."""
+        return self._fitted_verdict().ood_mask
+
+    def _fitted_verdict(self) -> Verdict:
+        if not hasattr(self, "verdict_"):
+            raise AttributeError(f"{type(self).__name__} has no verdict before fit.")
+        return self.verdict_
+
+    def _seed(self) -> int:
+        try:
+            return int(check_random_state(self.random_state).randint(2**31 - 1))
+        except ValueError as error:
+            raise ParameterError(
+                f"random_state must be an int, a RandomState or None, got {self.random_state!r}."
+            ) from error
+
+    def _check_new(self, X: Any, n: int | None = None) -> Any:
+        """Validate rows that arrive after fit against the columns that fit saw."""
+        checked = check_input(X, n)
+        if has_columns(checked):
+            validate_data(self, X, reset=False, skip_check_array=True)
+        return checked
+
+
+class BaseStep(OneToOneFeatureMixin, TransformerMixin, BaseJudge, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+    """Something with a ``verdict_`` after fit, as a step of a Pipeline.
+
+    In a scikit-learn ``Pipeline`` the number of rows must not change, so :meth:`fit_transform`, which
+    the Pipeline calls in training, replaces every row judged noisy by a clean row of the same given
+    label, and :meth:`transform`, which it calls at predict time, passes rows through. The two differ
+    on purpose, as in scikit-learn's ``TargetEncoder``. To drop rows instead, use
+    :class:`~noisefilter.FilteredClassifier`.
+    """
 
     def fit_transform(self, X: Any, y: Any = None, features: Any = None) -> Any:
         """Fit, and return the rows with every noisy one replaced by a clean row of the same given label.
@@ -91,55 +145,6 @@ class BaseStep(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC, auto_
             self._sklearn_output_config = {"transform": transform}
         return self
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.input_tags.three_d_array = True
-        return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "verdict_")
-
-    @property
-    def scores_(self) -> NDArray[np.float64]:
-        """(n,) scores, higher = cleaner."""
-        return self._fitted_verdict().scores
-
-    @property
-    def clean_mask_(self) -> NDArray[np.bool_]:
-        """(n,) rows judged clean."""
-        return self._fitted_verdict().clean_mask
-
-    @property
-    def id_mask_(self) -> NDArray[np.bool_]:
-        """(n,) rows judged to have a wrong label."""
-        return self._fitted_verdict().id_mask
-
-    @property
-    def ood_mask_(self) -> NDArray[np.bool_]:
-        """(n,) rows judged to belong to no class."""
-        return self._fitted_verdict().ood_mask
-
-    def _fitted_verdict(self) -> Verdict:
-        if not hasattr(self, "verdict_"):
-            raise AttributeError(f"{type(self).__name__} has no verdict before fit.")
-        return self.verdict_
-
-    def _seed(self) -> int:
-        try:
-            return int(check_random_state(self.random_state).randint(2**31 - 1))
-        except ValueError as error:
-            raise ParameterError(
-                f"random_state must be an int, a RandomState or None, got {self.random_state!r}."
-            ) from error
-
-    def _check_new(self, X: Any, n: int | None = None) -> Any:
-        """Validate rows that arrive after fit against the columns that fit saw."""
-        checked = check_input(X, n)
-        if has_columns(checked):
-            validate_data(self, X, reset=False, skip_check_array=True)
-        return checked
-
     @staticmethod
     def _plain(X: Any) -> Any:
         return X if hasattr(X, "__array__") or hasattr(X, "iloc") or is_dataset(X) else np.asarray(X)
@@ -191,6 +196,39 @@ def _check_on_disk(X: np.memmap[Any, Any], chunk: int = 1000) -> None:
 def has_columns(checked: Any) -> bool:
     """Whether rows have columns that can be counted."""
     return getattr(checked, "ndim", 0) == 2
+
+
+def same_shape(rows: Rows, shape: tuple[int, ...], what: str = "X") -> Rows:
+    """Return the rows, if they have the shape of those in fit."""
+    if rows.shape != shape:
+        raise InputError(f"{what} must hold rows of shape {shape} as in fit, got {rows.shape}.")
+    return rows
+
+
+def verdict_of_codes(
+    labels: Labels, others: NDArray[Any], transition: NDArray[np.float64], **fields: Any
+) -> Verdict:
+    """Return a verdict from what was found in class numbers.
+
+    Parameters
+    ----------
+    labels : Labels
+        The labels judged.
+    others : (n,) int array
+        The best other class of each row.
+    transition : (K, K) array
+        P(given j | true i) in the order of the class numbers.
+    **fields
+        The other fields of :class:`~noisefilter.Verdict`.
+    """
+    rank = np.argsort(labels.order)
+    return Verdict(
+        labels=labels.given,
+        classes=labels.classes,
+        alternatives=labels.classes[labels.order[others]],
+        transition_matrix=transition[np.ix_(rank, rank)],
+        **fields,
+    )
 
 
 def columns_of(X: Any, checked: Any) -> dict[str, Any]:
