@@ -15,7 +15,9 @@ from typing import Any
 
 import audit
 import filters
+import openset
 import tables
+import variation
 
 HERE = Path(__file__).parent
 PAGES = (HERE.parent / "README.md", HERE / "README.md")
@@ -121,10 +123,25 @@ def report() -> str:
 
 def every_filter() -> str:
     """All filters on the same rows."""
-    records = filters.done()
+    return resumed(filters)
+
+
+def resumed(module: Any) -> str:
+    """Tables of a benchmark that goes on where it was."""
+    records = module.done()
     if not records:
         return "Not measured yet."
-    return f"{filters.tables()}\n\n{machine(records[-1] | {'commit': 'in each record'})}"
+    return f"{module.tables()}\n\n{machine(records[-1] | {'commit': 'in each record'})}"
+
+
+def open_set() -> str:
+    """Strangers in CIFAR-100."""
+    return resumed(openset)
+
+
+def loss_variation() -> str:
+    """Loss variation beside the loss."""
+    return resumed(variation)
 
 
 def small_tables() -> str:
@@ -136,6 +153,7 @@ def small_tables() -> str:
 SECTIONS = {
     "audit-short": audit_short, "audit": audit_full, "speed": speed, "memorizing": memorizing,
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
+    "openset": open_set, "variation": loss_variation,
 }  # fmt: skip
 
 
