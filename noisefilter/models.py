@@ -263,7 +263,7 @@ def build_model(
         )
     _refuse_training(estimator, training)
     classifier = clone(estimator)
-    _seed_unset(classifier, seed)
+    seed_unset(classifier, seed)
     return SklearnModel(classifier, seed)
 
 
@@ -353,7 +353,7 @@ def _refuse_validation(estimator: NeuralNetClassifier) -> None:
             )
 
 
-def _seed_unset(estimator: Any, seed: int) -> None:
+def seed_unset(estimator: Any, seed: int) -> None:
     """Seed every ``random_state`` that is ``None``, those of nested estimators included."""
     parameters = estimator.get_params()
     unset = [k for k, v in parameters.items() if k.split("__")[-1] == "random_state" and v is None]

@@ -154,15 +154,8 @@ class NetworkFilter(BaseFilter):
         for name, values in {**self._choices, "split": self._splits}.items():
             if getattr(self, name) not in values:
                 raise ParameterError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
-        if not (self.network is None or isinstance(self.network, type)):
-            raise ParameterError(
-                f"network must be a class, got an object of type {type(self.network).__name__}. "
-                "An instance would carry its trained weights into every fold."
-            )
+        check_network(self)
         for name, kind, rule, holds in (
-            ("max_epochs", Integral, *_AT_LEAST_1),
-            ("batch_size", Integral, "a whole number of at least 2", lambda value: value >= 2),
-            ("lr", Real, *_POSITIVE),
             ("threshold", Real, "finite", np.isfinite),
             ("keep", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
             ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
@@ -185,6 +178,23 @@ class NetworkFilter(BaseFilter):
                 )
         if self.split == "probes" and self.probes == 0:
             raise ParameterError("probes must be greater than 0 with split='probes', got 0.")
+
+
+def check_network(estimator: Any) -> None:
+    """Raise ParameterError unless ``network``, ``max_epochs``, ``batch_size`` and ``lr`` can be."""
+    network = estimator.network
+    if not (network is None or isinstance(network, type)):
+        raise ParameterError(
+            f"network must be a class, got an object of type {type(network).__name__}. "
+            "An instance would carry its trained weights into every fold."
+        )
+    for name, kind, rule, holds in (
+        ("max_epochs", Integral, *_AT_LEAST_1),
+        ("batch_size", Integral, "a whole number of at least 2", lambda value: value >= 2),
+        ("lr", Real, *_POSITIVE),
+    ):
+        if getattr(estimator, name) is not None:
+            check_number(name, getattr(estimator, name), kind, rule, holds)
 
 
 def check_at_least_1(estimator: Any, *names: str) -> None:
