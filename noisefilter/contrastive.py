@@ -6,9 +6,9 @@ Y. Yao et al., "Jo-SRC: a contrastive approach for combating noisy labels", CVPR
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -128,6 +128,11 @@ class TwoViewNet(Net):
         ``n_id`` and ``n_ood``.
     """
 
+    # Of what is pickled, skorch moves these to a device at hand, and what it makes itself.
+    cuda_dependent_attributes_: ClassVar = [
+        *Net.cuda_dependent_attributes_, "teacher_", "groups_", "warm_sum_", "likelihoods_", "limits_",
+    ]  # fmt: skip
+
     def __init__(
         self,
         module: type[nn.Module],
@@ -156,6 +161,9 @@ class TwoViewNet(Net):
         self.ood_temperature = ood_temperature
         self.ood_cap = ood_cap
 
+    _kept_tensors = ("groups_", "warm_sum_", "likelihoods_", "limits_")
+    _kept_values = (*Net._kept_values, "epoch_", "threshold_", "last_threshold_", "frozen_")
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         for name, wanted in (("objective", "cross_entropy"), ("schedule", "steps")):
@@ -178,8 +186,21 @@ class TwoViewNet(Net):
         self.warm_sum_ = torch.zeros((len(rows), n_classes), device=rows.device)
         self.likelihoods_ = torch.ones(len(rows), device=rows.device)
         self.limits_ = torch.full((n_classes,), torch.inf, device=rows.device)
-        self.epoch_, self.threshold_, self.frozen_ = -1, 0.0, False
+        self.epoch_, self.threshold_, self.last_threshold_, self.frozen_ = -1, 0.0, 0.0, False
         return n_classes
+
+    def _parts(self) -> dict[str, nn.Module]:
+        return {**super()._parts(), "teacher": self.teacher_.module}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the epochs to come depend on, the teacher too, as :meth:`Net.state` does."""
+        tensors, rest = super().state()
+        return tensors, {**rest, "teacher_steps": self.teacher_.n_steps}
+
+    def load_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state` was asked for, as :meth:`Net.load_state` does."""
+        super().load_state(tensors, rest)
+        self.teacher_.n_steps = rest["teacher_steps"]
 
     def on_epoch_begin(
         self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kw: Any
@@ -300,8 +321,12 @@ class TwoViewNet(Net):
 
     # -- after training ---------------------------------------------------------------------------
 
-    def look(self, rows: Rows) -> Views:
-        """Return what student and teacher say of rows and of two views of them; the views are seeded."""
+    def look(self, rows: Rows, random: bool = True) -> Views:
+        """Return what student and teacher say of rows and of two views of them.
+
+        The views are seeded, but those of a row depend on which rows are before it. With ``random=False``
+        both are the row as it is.
+        """
         generator = torch.Generator(rows.device).manual_seed(self.seed_)
         found: list[tuple[Tensor, ...]] = []
         with local_seed(self.seed_, rows.device), self.evaluating():
@@ -310,10 +335,12 @@ class TwoViewNet(Net):
                 with caught_features(self.module_, self.feature_layer) as caught:
                     probs = self._probs(self.outputs(x))
                     features = caught[0].float()
-                views = self._views(x, generator)
-                with self._restless():
-                    seen = torch.stack([self._probs(self.outputs(view)) for view in views], dim=1)
-                found.append((probs, seen, self._taught(views), features))
+                views, seen = (x, x), (probs, probs)
+                if random:
+                    views = self._views(x, generator)
+                    with self._restless():
+                        seen = self._probs(self.outputs(views[0])), self._probs(self.outputs(views[1]))
+                found.append((probs, torch.stack(seen, dim=1), self._taught(views), features))
         all_rows = [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
         if not all(np.isfinite(part).all() for part in all_rows):
             raise TrainingDivergedError(
@@ -364,16 +391,14 @@ class AdamDecay(Callback):
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         """Note the learning rate at the start."""
         self.lr_ = net.optimizer_.param_groups[0]["lr"]
-        self.epoch_ = 0
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Set learning rate and beta."""
         start = self.start * net.max_epochs
-        if self.epoch_ >= start:
+        if net.epoch_ >= start:
             for group in net.optimizer_.param_groups:
-                group["lr"] = self.lr_ * (net.max_epochs - self.epoch_) / (net.max_epochs - start)
+                group["lr"] = self.lr_ * (net.max_epochs - net.epoch_) / (net.max_epochs - start)
                 group["betas"] = (self.late_beta, group["betas"][1])
-        self.epoch_ += 1
 
 
 class JoSRCNetwork(SevenLayerCNN):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
 from noisefilter.inputs import as_rows
 from noisefilter.networks import Standardize
 from noisefilter.progress import Progress
+from noisefilter.states import check_tensors, load_optimizer_state, optimizer_state
 
 _EVAL_BATCH = 1000
 _CHOICES = {
@@ -51,6 +52,11 @@ def local_seed(seed: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def derived_seed(seed: int, *numbers: int) -> int:
+    """Return a seed in [0, 2**32) that follows from a seed and numbers of at least 0, an epoch's say."""
+    return int(np.random.SeedSequence([seed, *numbers]).generate_state(1)[0])
 
 
 class Recorded(NamedTuple):
@@ -134,6 +140,11 @@ class Recorder:
         self.epoch += 1
         self.rates.append(learning_rate)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the records so far by name, not copied."""
+        names = ("losses", "margins", "predictions", "prob_sum")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
     def result(self) -> Recorded:
         """Return everything as numpy arrays."""
         seen = self.epoch - self.start
@@ -173,6 +184,16 @@ def caught_features(module: nn.Module, layer: str | None = None) -> Iterator[lis
             hook.remove()
 
 
+class _Plan(NamedTuple):
+    """What one training goes by from epoch to epoch."""
+
+    recorder: Recorder
+    batch_size: int
+    watched: bool  # whether a callback overrides a per-batch verb
+    drops: frozenset[int]  # epochs before which the learning rate is divided
+    highest: tuple[float, ...]  # learning rates at the start
+
+
 class Net(NeuralNetClassifier):
     """A skorch ``NeuralNetClassifier`` with a fast loop over arrays and a record of every row.
 
@@ -181,6 +202,10 @@ class Net(NeuralNetClassifier):
     randomness is local, nothing is held out for validation, and a loss that is not finite is an
     error. An interrupt is passed on; only skorch's ``EarlyStopping`` ends a training in peace.
     ``X`` may be any array or a :class:`noisefilter.batches.Rows`; ``y`` are class numbers.
+
+    Who wants to do something between the epochs drives them: ``initialize``, ``begin``, then ``reseed`` and
+    ``run_epoch`` for each, and ``end``; ``begin`` and each epoch inside a :func:`local_seed` of their own.
+    Such a training can be taken up again in another process from ``state``, with the same bits.
 
     Parameters
     ----------
@@ -275,6 +300,11 @@ class Net(NeuralNetClassifier):
         self.record_from = record_from
         self.random_state = random_state
 
+    _plan: _Plan | None = None
+    # Attributes that change from epoch to epoch, beside those of modules, optimizers and recorder.
+    _kept_tensors: tuple[str, ...] = ()
+    _kept_values: tuple[str, ...] = ("bfloat16_inference_",)
+
     @property
     def _default_callbacks(self) -> list[tuple[str, Callback]]:
         return []  # skorch's defaults time, score and print every epoch; the progress bar does that here
@@ -344,37 +374,159 @@ class Net(NeuralNetClassifier):
         return as_rows(X, device=self._torch_device, raw=True)
 
     def _train(self, rows: Rows, codes: Tensor) -> None:
-        batch_size = len(rows) if self.batch_size == -1 else self.batch_size
+        n_epochs = self._make_ready(rows, codes)
+        n_steps = n_epochs * count_batches(len(rows), self._running.batch_size)
+        what = f"training {n_epochs} epochs on {len(rows):,} rows"
+        try:
+            with Progress(what, n_steps, self.verbose > 0) as bar:
+                for epoch in range(n_epochs):
+                    if self.run_epoch(rows, codes, epoch, bar):
+                        break
+            self._close()
+        finally:
+            self._let_go()
+
+    # -- a training that somebody else drives -----------------------------------------------------
+
+    def begin(self, rows: Rows, codes: Tensor) -> int:
+        """Make ready for a training on rows with class numbers (n,) on their device; returns its epochs."""
+        self.notify("on_train_begin", X=rows, y=codes)
+        return self._make_ready(rows, codes)
+
+    def run_epoch(self, rows: Rows, codes: Tensor, epoch: int, bar: Progress | None = None) -> bool:
+        """Train one epoch, numbered from 0; returns whether a callback asks for the end."""
+        recorder, batch_size, watched, *_ = self._running
+        self._set_learning_rate(epoch)
+        self.notify("on_epoch_begin", dataset_train=(rows, codes), dataset_valid=None)
+        total = torch.zeros((), device=rows.device)
+        self.module_.train()
+        for index in shuffled(len(rows), batch_size, self.generator_):
+            loss, output = self._step(rows, codes, index, self.generator_, watched)
+            if recorder.wants(epoch) and not self._evaluates_epochs():
+                self._record(recorder, index, output, codes)
+            total += loss * len(index)
+            if bar is not None:
+                bar.step()
+        return self._end_epoch(total / len(rows), recorder, rows, codes)
+
+    def end(self, rows: Rows, codes: Tensor) -> None:
+        """Close a training that :meth:`begin` opened: set ``recorded_``, and let go of what it needed."""
+        self._close()
+        self._let_go()
+        self.notify("on_train_end", X=rows, y=codes)
+
+    def reseed(self, *numbers: int) -> torch.Generator:
+        """Seed order and augmentation of what comes next from the net's seed and numbers of at least 0.
+
+        An epoch that is seeded by its own number needs nothing that earlier ones have drawn. Whether
+        inference may use bfloat16 is measured again too, for the weights will not stay what they are.
+        """
+        # The second word: the first, derived_seed, is for dropout, which must not draw the same numbers.
+        seed = np.random.SeedSequence([self.seed_, *numbers]).generate_state(2)[1]
+        self.bfloat16_inference_ = None
+        return self.generator_.manual_seed(int(seed))
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the epochs to come depend on, between :meth:`begin` and :meth:`end`.
+
+        Not in it: what callbacks remember, and generators, for :meth:`reseed` makes them anew.
+
+        Returns
+        -------
+        tensors : dict of str to Tensor
+            Copies, on the net's device, by names such as ``"module.linear.weight"`` and
+            ``"optimizer.0.momentum_buffer"``.
+        rest : dict
+            Plain values that JSON can write.
+        """
+        tensors, optimizers = self._own_tensors(), {}
+        for name in self._optimizers:
+            found, optimizers[name] = optimizer_state(getattr(self, name + "_"))
+            tensors |= _named(name, found)
+        recorder = self._running.recorder
+        plain = (bool, int, float, str, type(None))
+        rest = {
+            "tensors": sorted(tensors),
+            "optimizers": optimizers,
+            "values": {name: getattr(self, name) for name in self._kept_values},
+            "recorded": {"epoch": recorder.epoch, "rates": list(recorder.rates)},
+            "history": [{k: v for k, v in row.items() if isinstance(v, plain)} for row in self.history],
+        }
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}, rest
+
+    def load_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state` was asked for; call it behind :meth:`begin`, with equal parameters.
+
+        Parameters
+        ----------
+        tensors, rest
+            As :meth:`state` returned them; tensors may lie on any device, ``rest`` may have been JSON.
+
+        Raises
+        ------
+        InputError
+            If tensors are missing or foreign, or of another shape or type. Nothing is changed then.
+        """
+        prefixes = tuple(name + "." for name in self._optimizers)
+        own = self._own_tensors()
+        check_tensors(tensors, own, {name for name in rest["tensors"] if name.startswith(prefixes)})
+        for name in self._optimizers:
+            saved = _behind(name, tensors)
+            load_optimizer_state(getattr(self, name + "_"), saved, rest["optimizers"][name])
+        for name, part in self._parts().items():
+            part.load_state_dict(_behind(name, tensors))
+        for name, tensor in self._kept().items():
+            tensor.copy_(tensors[name])
+        for name in self._kept_values:
+            setattr(self, name, rest["values"][name])
+        recorder = self._running.recorder
+        recorder.epoch, recorder.rates = rest["recorded"]["epoch"], list(rest["recorded"]["rates"])
+        self.history[:] = [{"batches": [], **row} for row in rest["history"]]
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        """All tensors that training changes but those of the optimizers, which come with the first step."""
+        tensors = self._kept()
+        for name, part in self._parts().items():
+            tensors |= _named(name, part.state_dict())
+        return tensors
+
+    def _parts(self) -> dict[str, nn.Module]:
+        return {name: getattr(self, name + "_") for name in (*self._modules, *self._criteria)}
+
+    def _kept(self) -> dict[str, Tensor]:
+        kept = {name: getattr(self, name) for name in self._kept_tensors}
+        return kept | _named("recorded", self._running.recorder.tensors())
+
+    @property
+    def _running(self) -> _Plan:
+        if self._plan is None:
+            raise RuntimeError("Net.begin must have been called, and Net.end not yet, got no training.")
+        return self._plan
+
+    def _make_ready(self, rows: Rows, codes: Tensor) -> int:
         n_classes = self._prepare(rows, codes)
         cyclical = self.n_cycles * self.cycle_epochs if self.schedule == "cyclical" else 0
         n_epochs, first = self.max_epochs + cyclical, self.max_epochs if cyclical else 0
-        recorder = Recorder(tuple(self.record), len(rows), n_classes, n_epochs, rows.device, first)
-        generator = torch.Generator(rows.device).manual_seed(self.seed_)
-        watched = any(_overrides(callback, verb) for verb in _BATCH_VERBS for _, callback in self.callbacks_)
-        drops = {max(1, int(share * self.max_epochs)) for share in self.lr_drops}
-        highest = [group["lr"] for group in self._parameter_groups()]
-        n_steps = n_epochs * count_batches(len(rows), batch_size)
-        what = f"training {n_epochs} epochs on {len(rows):,} rows"
-        with Progress(what, n_steps, self.verbose > 0) as bar:
-            for epoch in range(n_epochs):
-                if epoch >= self.max_epochs:
-                    self._cycle_learning_rate(epoch - self.max_epochs, highest)
-                elif epoch in drops:
-                    self._divide_learning_rate()
-                self.notify("on_epoch_begin", dataset_train=(rows, codes), dataset_valid=None)
-                total = torch.zeros((), device=rows.device)
-                self.module_.train()
-                for index in shuffled(len(rows), batch_size, generator):
-                    loss, output = self._step(rows, codes, index, generator, watched)
-                    if recorder.wants(epoch) and not self._evaluates_epochs():
-                        self._record(recorder, index, output, codes)
-                    total += loss * len(index)
-                    bar.step()
-                if self._end_epoch(total / len(rows), recorder, rows, codes):
-                    break
+        self._plan = _Plan(
+            recorder=Recorder(tuple(self.record), len(rows), n_classes, n_epochs, rows.device, first),
+            batch_size=len(rows) if self.batch_size == -1 else self.batch_size,
+            watched=any(_overrides(cb, verb) for verb in _BATCH_VERBS for _, cb in self.callbacks_),
+            drops=frozenset(max(1, int(share * self.max_epochs)) for share in self.lr_drops),
+            highest=tuple(group["lr"] for group in self._parameter_groups()),
+        )
+        self.generator_ = torch.Generator(rows.device).manual_seed(self.seed_)
+        return n_epochs
+
+    def _close(self) -> None:
         self.bfloat16_inference_ = None  # to be measured with the weights as they are now
         if self.record:
-            self.recorded_ = recorder.result()
+            self.recorded_ = self._running.recorder.result()
+
+    def _let_go(self) -> None:
+        self._plan = None
+        del self.generator_
+
+    # -- one epoch --------------------------------------------------------------------------------
 
     def _prepare(self, rows: Rows, codes: Tensor) -> int:
         """Make the module ready for these rows; returns how many classes it tells apart."""
@@ -499,14 +651,20 @@ class Net(NeuralNetClassifier):
     def _parameter_groups(self) -> list[dict[str, Any]]:
         return [group for name in self._optimizers for group in getattr(self, name + "_").param_groups]
 
+    def _set_learning_rate(self, epoch: int) -> None:
+        if epoch >= self.max_epochs:
+            self._cycle_learning_rate(epoch - self.max_epochs)
+        elif epoch in self._running.drops:
+            self._divide_learning_rate()
+
     def _divide_learning_rate(self) -> None:
         for group in self._parameter_groups():
             group["lr"] /= self.lr_drop_factor
 
-    def _cycle_learning_rate(self, epoch: int, highest: list[float]) -> None:
+    def _cycle_learning_rate(self, epoch: int) -> None:
         """Lower the learning rate, in epochs 0, 1, ... of the cycles, linearly to a tenth of the highest."""
         share = 1.0 - 0.9 * (1 + epoch % self.cycle_epochs) / self.cycle_epochs
-        for group, rate in zip(self._parameter_groups(), highest, strict=True):
+        for group, rate in zip(self._parameter_groups(), self._running.highest, strict=True):
             group["lr"] = rate * share
 
     def _autocast(self, half: bool) -> AbstractContextManager[Any]:
@@ -586,6 +744,15 @@ def negative_entropy(probs: Tensor) -> Tensor:
 
 def _overrides(callback: Callback, verb: str) -> bool:
     return getattr(type(callback), verb) is not getattr(Callback, verb)
+
+
+def _named(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def _behind(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = name + "."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _first(output: Any) -> Tensor:

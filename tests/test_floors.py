@@ -33,6 +33,8 @@ FLOORS = (
         "neighbors",
         "progress",
         "inputs",
+        "checkpoint",
+        "states",
         "net",
         "models",
         "backbones",
