@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "brier",
     "consistency",
     "josrc_loss",
     "js_likelihood",
     "smoothed",
+    "soft_cross_entropy",
     "softened",
     "two_view_cross_entropy",
+    "uniform_penalty",
 ]
 
 _SMALLEST = 1e-12
@@ -85,3 +88,30 @@ def josrc_loss(
     apart = torch.where(strange, -apart.clamp_max(cap / math.log(2)), apart)
     rows = (1.0 - weight) * two_view_cross_entropy(first, second, targets) + weight * apart
     return rows.mean()
+
+
+def soft_cross_entropy(log_probs: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy to targets (b, K) that are distributions, (b,): the terms of L_X.
+
+    MixMatch (Berthelot et al., NeurIPS 2019), section 3.4; DivideMix (Li et al., ICLR 2020), Eq. (9).
+    """
+    return -(targets * log_probs).sum(1)
+
+
+def brier(probs: Tensor, targets: Tensor) -> Tensor:
+    """Return the squared differences of two (b, K) distributions, mean over classes, (b,): the terms of L_U.
+
+    The mean over classes as in MixMatch, section 3.4, and in DivideMix's official code; Eq. (10) of DivideMix
+    prints the sum, K times as much, but its weights of L_U belong to the mean.
+    """
+    return (probs - targets).square().mean(1)
+
+
+def uniform_penalty(log_probs: Tensor) -> Tensor:
+    r"""Return :math:`\sum_c \frac1K \log \frac{1/K}{\bar p_c}`, how far the mean prediction is from even.
+
+    L_reg, Eq. (11) of DivideMix, over all rows of a batch. The mean :math:`\bar p` is taken of logarithms, so
+    that a class which no row predicts in float32 costs much, not infinitely much, and is still learned.
+    """
+    n, n_classes = log_probs.shape
+    return -(torch.logsumexp(log_probs, dim=0) - math.log(n)).mean() - math.log(n_classes)
