@@ -52,6 +52,13 @@ class ArrayRows:
         shape = tuple(data.shape[1:])
         self.shape = (shape[2], *shape[:2]) if images else shape
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"data": self.data.cpu()}  # a machine without this device could not read it
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"device": _at_hand(state["device"])}
+        self.data = self.data.to(self.device)
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.data)
@@ -91,6 +98,9 @@ class LazyRows:
         shape = tuple(read(np.zeros(1, dtype=np.int64)).shape[1:])
         self.shape = (shape[2], *shape[:2]) if images else shape
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"device": _at_hand(state["device"])}
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.n
@@ -124,6 +134,11 @@ def picked(rows: Rows, index: NDArray[np.int64]) -> Rows:
     return PickedRows(rows, torch.from_numpy(index).to(rows.device))
 
 
+def first_row(rows: Rows) -> Rows:
+    """Return a copy of the first row, where all that is to be kept of rows is their shape and kind."""
+    return ArrayRows(rows.take(torch.zeros(1, dtype=torch.int64, device=rows.device)))
+
+
 def choose_device(device: str) -> torch.device:
     """``"auto"`` is the first CUDA device where there is one, else the CPU; any other name is torch's own."""
     if device == "auto":
@@ -134,6 +149,14 @@ def choose_device(device: str) -> torch.device:
         raise ParameterError(
             f"device must be 'auto' or a device that torch has on this machine, got {device!r}."
         ) from error
+
+
+def _at_hand(device: torch.device) -> torch.device:
+    """Return the device, or the CPU where this machine has no such device."""
+    try:
+        return choose_device(str(device))
+    except ParameterError:
+        return torch.device("cpu")
 
 
 def in_order(rows: Rows, batch_size: int) -> Iterator[Tensor]:

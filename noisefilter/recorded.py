@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter.base import NoiseEstimate
-from noisefilter.batches import Rows
+from noisefilter.batches import Rows, first_row
 from noisefilter.errors import InputError, MissingSignalError
 from noisefilter.models import Model, SklearnModel
 from noisefilter.scores import log_margin
@@ -26,7 +26,7 @@ class Trained(NamedTuple):
     model : Model
         The trained network.
     rows : Rows
-        Those of ``fit``.
+        The first one of ``fit``, which tells the shape.
     yardstick
         What the filter measures later rows by, from the trained network's outputs on the rows of ``fit``.
     """
@@ -75,7 +75,7 @@ class RecordedFilter(NetworkFilter):
         model, signals = self._train(rows, planted.trained, n_classes, rng)
         probs, space = evaluated(model, rows, features)
         signals = replace(signals, probs=probs, features=space, **planted.probes)
-        return signals, Trained(model, rows, self._yardstick(probs, planted.trained))
+        return signals, Trained(model, first_row(rows), self._yardstick(probs, planted.trained))
 
     def _train(
         self, rows: Rows, learned: NDArray[np.int64], n_classes: int, rng: Any

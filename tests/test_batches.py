@@ -13,6 +13,7 @@ from noisefilter.batches import (
     LazyRows,
     choose_device,
     count_batches,
+    first_row,
     in_order,
     picked,
     shuffled,
@@ -84,6 +85,27 @@ def test_picked_rows_repeat_without_a_copy():
     assert (len(some), some.shape, some.device) == (2, (2,), CPU)
     assert some.take(torch.tensor([0, 1])).tolist() == [[0, 1], [6, 7]]
     assert torch.equal(pickle.loads(pickle.dumps(some)).take(torch.tensor([1])), some.take(torch.tensor([1])))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_first_row_is_a_copy_of_the_same_shape(lazy):
+    data = np.arange(120, dtype=np.uint8).reshape(5, 2, 4, 3)
+    rows = LazyRows(data.__getitem__, 5, True, CPU) if lazy else ArrayRows(torch.from_numpy(data), True)
+    kept = first_row(rows)
+    first = kept.take(torch.tensor([0]))
+    assert (len(kept), kept.shape, first.dtype) == (1, (3, 2, 4), torch.uint8)
+    assert torch.equal(first, rows.take(torch.tensor([0])))
+    data[0] = 0
+    assert kept.take(torch.tensor([0])).any()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA device at hand")
+def test_rows_of_a_device_that_is_not_at_hand_are_unpickled_to_the_cpu():
+    data = np.arange(10.0).reshape(5, 2)
+    for rows in (ArrayRows(torch.from_numpy(data)), LazyRows(data.__getitem__, 5, False, CPU)):
+        rows.device = torch.device("cuda:0")
+        loaded = pickle.loads(pickle.dumps(rows))
+        assert loaded.device == CPU and loaded.take(torch.tensor([4])).tolist() == [[8, 9]]
 
 
 @settings(max_examples=20, deadline=None)

@@ -331,6 +331,16 @@ def test_a_look_is_seeded_and_changes_nothing(blobs):
     np.testing.assert_allclose(one.probs, net.predict_proba(blobs.X), atol=1e-6)
 
 
+def test_a_look_without_chance_sees_rows_as_they_are(blobs):
+    net = make().fit(blobs.X, blobs.y)
+    seen = net.look(ArrayRows(torch.from_numpy(blobs.X)), random=False)
+    assert np.array_equal(seen.view_probs, np.stack([seen.probs, seen.probs]))
+    with torch.inference_mode():
+        taught = torch.softmax(net.teacher_.module(torch.from_numpy(blobs.X)), 1).numpy()
+    np.testing.assert_allclose(seen.teacher_probs, taught, atol=1e-6)
+    np.testing.assert_allclose(seen.probs, net.predict_proba(blobs.X), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "differ"),
     [

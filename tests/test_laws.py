@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import io
 import pickle
 import random
 import re
@@ -294,6 +295,26 @@ def test_global_generators_are_left_alone(kind, blobs):
     fitted.fit_transform(blobs.X, blobs.y)
     fitted.score_new(blobs.X, blobs.y)
     assert state() == before
+
+
+@every_filter
+def test_a_pickle_leaves_rows_behind_and_tensors_to_skorch(kind, blobs):
+    """Skorch moves them to a device at hand, as rows do; INN alone needs its own, neighbors of new ones."""
+    fitted = short(kind, output="features").fit(blobs.X, blobs.y)
+    found = []
+
+    class Watching(pickle.Pickler):
+        def reducer_override(self, part):
+            if isinstance(part, torch.Tensor):
+                found.append(tuple(part.shape))
+            return NotImplemented
+
+    Watching(stream := io.BytesIO()).dump(fitted)
+    assert found == [(300 if kind is INNScorer else 1, 5)]
+    loaded = pickle.loads(stream.getvalue())
+    assert np.array_equal(loaded.score_new(blobs.X, blobs.y), fitted.score_new(blobs.X, blobs.y))
+    assert np.array_equal(loaded.transform(blobs.X), fitted.transform(blobs.X))
+    assert np.array_equal(loaded.get_feature_names_out(), fitted.get_feature_names_out())
 
 
 @every_filter

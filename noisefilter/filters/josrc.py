@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from noisefilter import estimates, scores, splits
 from noisefilter.base import NoiseEstimate, check_number
-from noisefilter.batches import Rows
+from noisefilter.batches import Rows, first_row
 from noisefilter.contrastive import JoSRCNetwork, TwoViewNet, two_view_net
 from noisefilter.errors import InputTypeError, ParameterError
 from noisefilter.inputs import Labels
@@ -32,7 +32,7 @@ class _Fitted(NamedTuple):
     """What judging rows that arrive later needs."""
 
     net: TwoViewNet
-    rows: Rows
+    rows: Rows  # the first one of fit, which tells the shape
 
 
 class JoSRCSelector(NetworkFilter):
@@ -136,6 +136,10 @@ class JoSRCSelector(NetworkFilter):
     criterion works only on a network that has learned to be as unsure as that. A warning is given where
     a network that knows nothing would reach ``warmup_threshold``, or one that is sure and right would miss
     ``final_threshold``; with the defaults neither can be, whatever the number of classes.
+
+    Rows that arrive later (:meth:`score_new`) have no past: the trained student stands in for its average
+    over the warm-up. They are seen as they are, twice, so that the score of a row depends on no random view,
+    and thereby on no other row.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: smaller smoothing,
     and thresholds that follow from it; a warm-up of two thirds of the epochs; no class runs out of clean
@@ -268,7 +272,7 @@ class JoSRCSelector(NetworkFilter):
             mean_probs=net.warm_probs(),
             **planted.probes,
         )  # fmt: skip
-        return signals, _Fitted(net, rows)
+        return signals, _Fitted(net, first_row(rows))
 
     def _two_view_net(self, rows: Rows, n_classes: int, rng: Any) -> TwoViewNet:
         model: Model = self._build(rows, n_classes, (), rng, objective="cross_entropy")
@@ -387,7 +391,7 @@ class JoSRCSelector(NetworkFilter):
     # Rows that arrive later.
 
     def _collect_new(self, fitted: _Fitted, rows: Rows) -> Signals:
-        seen = fitted.net.look(rows)
+        seen = fitted.net.look(rows, random=False)
         # New rows have no past: the trained student stands in for its average over the epochs.
         return Signals(
             probs=seen.probs,
@@ -397,7 +401,7 @@ class JoSRCSelector(NetworkFilter):
         )
 
     def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
-        return fitted.net.look(rows).features
+        return fitted.net.look(rows, random=False).features
 
     # -- checks -----------------------------------------------------------------------------------
 

@@ -106,8 +106,9 @@ class LossVariationSelector(RecordedFilter):
         :mod:`noisefilter.splits`.
     warm_up : int, optional
         With ``split="paper"``: the epoch, counted from 1, whose losses say how many rows are clean: the
-        Gaussian mixture finds almost every loss small once wrong labels are memorized. Default: a third of
-        the epochs.
+        Gaussian mixture finds almost every loss small once wrong labels are memorized. The share is clipped
+        to [0.05, 0.95], so that the noise rate is never said to be less than 0.05, be the data as clean as
+        they may. Default: a third of the epochs.
     beta_rule : {"stable_label", "stable", "text", "eq5"}, default="stable_label"
         With ``split="paper"``: what shows after a change of the learning rate that a row adapts well; see
         :func:`noisefilter.variation.adapted`.
@@ -165,6 +166,9 @@ class LossVariationSelector(RecordedFilter):
 
     Rows that arrive later (:meth:`score_new`) have no past. They get the score that a row of fit has whose
     rank by the trained network's margin is the same.
+
+    The estimated noise rate rests on two constants that were read off the blended probabilities of
+    :class:`noisefilter.INNScorer`, not off those of this filter.
 
     Where it fails: the variation alone is a weak score, below the mean loss on all data it was measured on,
     so that ``"combined"`` hardly ever gives it weight. The selected set is purer than as many rows of

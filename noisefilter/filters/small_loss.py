@@ -118,6 +118,9 @@ class SmallLossSelector(RecordedFilter):
     Rows that arrive later (:meth:`score_new`) have no past: the trained network stands in for its average
     over the epochs, and its mean loss on the rows of ``fit`` for the mean of an epoch.
 
+    The estimated noise rate rests on two constants that were read off the blended probabilities of
+    :class:`noisefilter.INNScorer`, not off those of this filter.
+
     Where it fails: a network that has memorized its labels has small losses everywhere, and the last epochs
     then tell little; widen the window, train for fewer epochs, or use :class:`noisefilter.INNScorer`. Rare
     kinds of rows have large losses under right labels, too. Confusions that are consistent (every picture of

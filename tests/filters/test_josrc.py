@@ -437,6 +437,17 @@ def test_rows_that_arrive_later(blobs):
     assert np.array_equal(found, selector.score_new(blobs.X[200:], blobs.y[200:]))
 
 
+@pytest.mark.parametrize("row_score", ["corrected", "js", "js0"])
+@pytest.mark.parametrize("kind", ["table", "pictures"])
+def test_a_row_that_arrives_later_is_judged_by_itself(blobs, images, kind, row_score):
+    data = images if kind == "pictures" else blobs
+    selector = JoSRCSelector(max_epochs=4, row_score=row_score, random_state=0).fit(data.X, data.y)
+    together = selector.score_new(data.X[:20], data.y[:20])
+    assert np.ptp(together) > 0.1
+    np.testing.assert_allclose(selector.score_new(data.X[7:20], data.y[7:20]), together[7:], atol=1e-4)
+    np.testing.assert_allclose(selector.score_new(data.X[19::-1], data.y[19::-1]), together[::-1], atol=1e-4)
+
+
 def test_given_features_are_kept(blobs):
     features = np.arange(600.0).reshape(300, 2)
     selector = JoSRCSelector(max_epochs=1, random_state=0).fit(blobs.X, blobs.y, features=features)

@@ -294,6 +294,16 @@ def test_the_share_is_taken_after_the_warm_up_from_both_networks():
     assert both.verdict_.estimated_noise_rate == pytest.approx(1 - (clean[3] + peers) / 2)
 
 
+@pytest.mark.parametrize(("n_small", "rate"), [(237, 0.05), (3, 0.95)])
+def test_the_share_stays_away_from_none_and_all(n_small, rate):
+    signals, y, _ = history()
+    losses = np.random.default_rng(0).uniform(0, 0.1, signals.losses.shape) + 9 * (np.arange(240) >= n_small)
+    signals = dataclasses.replace(signals, losses=losses)
+    assert mixture(-losses[0], "gaussian").clean.sum() == n_small
+    found = LossVariationSelector(split="paper").fit_signals(signals, y).verdict_
+    assert found.estimated_noise_rate == pytest.approx(rate)
+
+
 def test_where_the_mixture_is_one_hill_the_estimated_rate_stands_in():
     signals, y, _ = history()
     hill = np.random.default_rng(0).normal(size=signals.losses.shape)
