@@ -96,22 +96,37 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
     def _ood(
         self, signals: Signals, codes: NDArray[np.int64], rejected: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Say which rejected rows belong to no class, (n,); what it says of the others is not read.
+        """Say which rows belong to no class, (n,); also those whose label was believed, to be rejected.
 
         Planted rows are what the decision is made by: like the rejected rows they were trained under a wrong
         label, and most of them belong to a class, surely those whose given label comes through all the same.
         Without enough of them the clean rows stand in, of which the network is surer: more rows, wrong labels
-        among them, are then called strangers.
+        among them, are then called strangers, and none beyond the rejected ones.
+
+        A network learns the label of a stranger or is in doubt about it, and hardly contradicts it. So where
+        it is for the filter to say how many rows are rejected, the strangest of all rows are rejected, too,
+        as many as there are too many (:func:`noisefilter.splits.stranger_share`).
         """
         probs, known = self._class_probs(signals), ~rejected
         undecided = ood_score(probs)
         if signals.probe_rows is None:
-            return splits.strangers(undecided, undecided[known])
+            return rejected & splits.strangers(undecided, undecided[known])
         planted, wrong = signals.require("probe_rows", "probe_codes")
-        seen_through = planted[best_other(probs[planted], wrong) == codes[planted]]
         known[planted] = False
-        reference = undecided[seen_through if len(seen_through) >= _FEWEST_KNOWN else known]
-        return splits.strangers(splits.mapped_scores(undecided, planted), reference)
+        seen_through = planted[best_other(probs[planted], wrong) == codes[planted]]
+        mapped = splits.mapped_scores(undecided, planted)
+        if len(seen_through) < _FEWEST_KNOWN:
+            return rejected & splits.strangers(mapped, undecided[known])
+        reference = undecided[seen_through]
+        strange = splits.strangers(mapped, reference)
+        if not self._counts_strangers():
+            return rejected & strange
+        share = splits.stranger_share(np.delete(undecided, planted), reference)
+        return strange & (rejected | (mapped > np.quantile(mapped, 1.0 - share)))
+
+    def _counts_strangers(self) -> bool:
+        """Whether strangers are rejected for being strange alone."""
+        return True
 
     def _check_parameters(self) -> None:
         """Raise ParameterError for parameters out of range."""
@@ -211,12 +226,16 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
             scores = splits.mapped_scores(scores, planted[0])
             others = splits.best_unplanted(probs, codes, others, *planted)
         split = self._split(scores, signals, codes, noise)
+        strange = np.zeros(len(codes), dtype=bool)
+        if self.open_set:
+            strange = self._ood(signals, codes, ~split.clean)
+        scores, split, noise = _with_strangers(scores, split, noise, strange)
         return verdict_of_codes(
             labels,
             others,
             noise.transition,
             scores=scores,
-            partition=self._partition(signals, codes, split.clean),
+            partition=np.where(split.clean, CLEAN, np.where(strange, OOD_NOISE, ID_NOISE)).astype(np.int8),
             threshold=split.threshold,
             clean_proba=split.clean_proba,
             estimated_noise_rate=noise.rate if split.noise_rate is None else split.noise_rate,
@@ -224,14 +243,6 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
             open_set=self.open_set,
             method=type(self).__name__,
         )
-
-    def _partition(
-        self, signals: Signals, codes: NDArray[np.int64], clean: NDArray[np.bool_]
-    ) -> NDArray[np.int8]:
-        partition = np.where(clean, CLEAN, ID_NOISE).astype(np.int8)
-        if self.open_set and not clean.all():
-            partition[~clean & self._ood(signals, codes, ~clean)] = OOD_NOISE
-        return partition
 
     def _doubt_ratio(self, signals: Signals) -> tuple[float, float]:
         """Return what :func:`noisefilter.estimates.estimate_noise_rate` must know of :meth:`_class_probs`."""
@@ -331,6 +342,26 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
     @abstractmethod
     def _network_features(self, fitted: Any, rows: Rows) -> NDArray[Any]:
         """Return features (n, d) of rows."""
+
+
+def _with_strangers(
+    scores: NDArray[np.float64], split: Split, noise: NoiseEstimate, strange: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], Split, NoiseEstimate]:
+    """Reject strangers whose label was believed: they score as the best of the rejected rows does."""
+    extra = split.clean & strange
+    if not extra.any():
+        return scores, split, noise
+    rejected, share = ~split.clean, float(extra.mean())
+    best = scores[rejected].max() if rejected.any() else np.nextafter(scores.min(), -np.inf)
+    scores = np.where(extra, best, scores)
+    proba, rate = split.clean_proba, split.noise_rate
+    if proba is not None:
+        proba = np.where(extra, proba[rejected].max() if rejected.any() else proba.min(), proba)
+    if rate is not None:
+        rate = min(1.0, rate + share)
+    low, high = noise.interval or (noise.rate, noise.rate)
+    noise = noise._replace(rate=min(1.0, noise.rate + share), interval=(low, min(1.0, high + share)))
+    return scores, split._replace(clean=split.clean & ~strange, clean_proba=proba, noise_rate=rate), noise
 
 
 def check_number(name: str, value: Any, kind: type, rule: str, holds: Callable[[Any], Any]) -> None:

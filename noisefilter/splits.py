@@ -44,6 +44,7 @@ __all__ = [
     "mapped_scores",
     "plant_probes",
     "probes",
+    "stranger_share",
     "strangers",
     "threshold",
 ]
@@ -234,6 +235,40 @@ def strangers(ood_scores: NDArray[Any], known: NDArray[Any], share: float = 0.05
     if not len(known):
         return np.zeros(len(ood_scores), dtype=bool)
     return np.asarray(ood_scores > np.quantile(finite(known, "known"), 1.0 - share))
+
+
+def stranger_share(ood_scores: NDArray[Any], known: NDArray[Any], share: float = 0.1) -> float:
+    r"""Estimate how many rows are strangers, rather too few than too many.
+
+    A share s of rows that belong to a class score higher than t, the (1 - s)-quantile of those known to. If a
+    share S of all rows does, at least :math:`(S - s) / (1 - s)` of the rows are strangers. One standard error
+    of S and of s is taken off.
+
+    Rows of a class that are harder than the known ones look like strangers. The known ones should therefore
+    be as hard: rows that were trained under a wrong label, for example.
+
+    Parameters
+    ----------
+    ood_scores : (n,) array
+        :func:`noisefilter.scores.ood_score`, higher = stranger.
+    known : (m,) array
+        The same score of rows that belong to one of the classes; m >= 1.
+    share : float, default=0.1
+        s, in (0, 1).
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    ood_scores, known = finite(ood_scores, "ood_scores"), finite(known, "known")
+    limit = np.quantile(known, 1.0 - share)
+    beyond, explained = (
+        float((ood_scores > limit).mean()),
+        float((known > limit).mean()),
+    )  # fewer where they tie
+    error = math.sqrt(share * (1.0 - share) / len(known) + beyond * (1.0 - beyond) / len(ood_scores))
+    return max(0.0, (beyond - explained - error) / (1.0 - explained))
 
 
 # --- confident learning ---------------------------------------------------------------------------

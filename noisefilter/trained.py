@@ -109,6 +109,9 @@ class NetworkFilter(BaseFilter):
         """Whether anything reads them."""
         return self.split in ("auto", "probes")
 
+    def _counts_strangers(self) -> bool:
+        return self.split == "auto"  # other rules say themselves how many rows they reject
+
     def _probe_scores(self, signals: Signals, noise: NoiseEstimate) -> NDArray[np.float64]:
         """Return the scores of the planted labels, for ``split="probes"``."""
         rows = signals.require("probe_rows", "probe_codes")[0]

@@ -1,13 +1,16 @@
 """Rows of no class: the score, the decision, and what filters make of both."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from noisefilter import INNScorer, Signals, plant_noise
 from noisefilter.errors import InputError, ParameterError
 from noisefilter.scores import ood_score
-from noisefilter.splits import strangers
+from noisefilter.splits import stranger_share, strangers
 from noisefilter.verdict import CLEAN
 
 
@@ -112,12 +115,89 @@ def test_two_classes_have_strangers_too(images):
     assert verdict.partition.dtype == np.int8
 
 
-def test_digits_of_two_unknown_classes_are_told_from_wrong_labels():
+@pytest.fixture(scope="module")
+def digits_with_strangers():
     X, truth = load_digits(return_X_y=True)
     y, planted = plant_noise(truth, "open_set", 0.2, random_state=0)
-    verdict = INNScorer(max_epochs=10, open_set=True, random_state=0).fit(X, y).verdict_
-    rejected = ~verdict.clean_mask
-    base = planted.ood_mask[rejected].mean()
+    return INNScorer(max_epochs=10, open_set=True, random_state=0).fit(X, y), planted
+
+
+def test_digits_of_two_unknown_classes_are_told_from_wrong_labels(digits_with_strangers):
+    fitted, planted = digits_with_strangers
+    verdict = fitted.verdict_
+    for_their_label = ~judged_again(fitted, open_set=False).clean_mask
+    base = planted.ood_mask[for_their_label].mean()
     precision = planted.ood_mask[verdict.ood_mask].mean()
-    recall = verdict.ood_mask[planted.ood_mask & rejected].mean()
-    assert 0.2 < base < 0.5 and precision > base + 0.3 and recall > 0.6
+    assert 0.2 < base < 0.5 and precision > base + 0.3
+    assert verdict.ood_mask[planted.ood_mask & for_their_label].mean() > 0.6
+
+
+def judged_again(fitted, **parameters):
+    again = clone(fitted).set_params(**parameters)
+    return again.fit_signals(fitted.signals_, fitted.verdict_.labels).verdict_
+
+
+def test_strangers_whose_label_was_believed_are_rejected_too(digits_with_strangers):
+    fitted, planted = digits_with_strangers
+    verdict, closed = fitted.verdict_, judged_again(fitted, open_set=False)
+    extra = closed.clean_mask & ~verdict.clean_mask
+    assert not (verdict.clean_mask & ~closed.clean_mask).any()
+    assert verdict.ood_mask[extra].all() and planted.ood_mask[extra].mean() > 0.9
+    assert verdict.ood_mask[planted.ood_mask].mean() > closed_recall(fitted, planted) + 0.1
+    # Scores, threshold and rates say the same as the masks.
+    assert np.array_equal(verdict.clean_mask, verdict.scores >= verdict.threshold)
+    assert np.array_equal(verdict.scores[~extra], closed.scores[~extra])
+    assert verdict.clean_proba[extra].max() <= verdict.clean_proba[verdict.clean_mask].min()
+    found = closed.estimated_noise_rate + extra.mean()
+    assert verdict.estimated_noise_rate == pytest.approx(found)
+    assert verdict.noise_rate_interval[0] <= found <= verdict.noise_rate_interval[1]
+    assert np.array_equal(verdict.keep(1 - verdict.noise_rate).clean_mask, verdict.clean_mask)
+
+
+def closed_recall(fitted, planted):
+    """Recall of strangers when only rows that were rejected for their label are divided."""
+    kept = float(judged_again(fitted, open_set=False).clean_mask.mean())
+    return judged_again(fitted, split="keep", keep=kept).ood_mask[planted.ood_mask].mean()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_without_strangers_nothing_more_is_rejected(rate):
+    X, truth = load_digits(return_X_y=True)
+    y = plant_noise(truth, "symmetric", rate, random_state=0)[0]
+    fitted = INNScorer(max_epochs=10, open_set=True, random_state=0).fit(X, y)
+    closed = judged_again(fitted, open_set=False)
+    assert np.array_equal(fitted.verdict_.clean_mask, closed.clean_mask)
+    assert np.array_equal(fitted.verdict_.scores, closed.scores)
+
+
+def test_the_share_of_strangers_is_what_the_known_cannot_explain():
+    rng = np.random.default_rng(0)
+    known = rng.normal(size=4000)
+    for share in (0.0, 0.1, 0.3):
+        rows = np.concatenate(
+            [rng.normal(size=round((1 - share) * 20_000)), np.full(round(share * 20_000), 9)]
+        )
+        found = stranger_share(rows, known)
+        assert share - 0.03 < found <= share  # rather too few
+    assert stranger_share(known - 1, known) == 0.0
+    assert stranger_share(known + 9, known) > 0.95
+    rows = np.r_[rng.normal(size=900), np.full(100, 9.0)]
+    middling = np.sort(known)[100::200]  # 20 of them, spread as all are
+    assert stranger_share(rows, middling) < stranger_share(rows, known)  # they prove less
+    with pytest.raises(InputError, match="known must be a finite, non-empty"):
+        stranger_share(known, [])
+
+
+def test_where_nothing_is_rejected_for_its_label_strangers_still_are():
+    signals, codes, _ = signals_of(n=2000, n_wrong=400, n_planted=300)
+    sure = np.full((2000, 3), 0.02)
+    sure[np.arange(2000), codes] = 0.96
+    sure[:200] = [0.3, 0.3, 0.4]
+    sure[np.arange(200), codes[:200]] = 0.45  # believed, and yet in doubt
+    sure[signals.probe_rows] = 0.05
+    sure[signals.probe_rows, codes[signals.probe_rows]] = 0.9
+    signals = replace(signals, path_probs=sure / sure.sum(axis=1, keepdims=True))
+    verdict = INNScorer(open_set=True).fit_signals(signals, codes).verdict_
+    assert verdict.ood_mask[:200].sum() > 100 and not verdict.id_mask.any()
+    assert not verdict.ood_mask[200:-300].any()
+    assert verdict.scores[verdict.ood_mask].max() < verdict.scores[verdict.clean_mask].min()
