@@ -108,7 +108,11 @@ class JoSRCSelector(NetworkFilter):
     keep : float, optional
         With ``split="keep"``: share of rows to keep, in [0, 1].
     open_set : bool, default=True
-        Whether rejected rows are divided into wrong labels and rows of no class.
+        Look for strangers too: divide the rejected rows into wrong labels and rows that belong to no class,
+        which are those the network was undecided about in the warm-up
+        (:func:`noisefilter.scores.ood_score`). With ``split="auto"`` the strangest rows are rejected although
+        their label was believed, as many as there are too many of
+        (:func:`noisefilter.splits.stranger_share`).
     probes : float, optional
         Share of rows, drawn at random, that are trained under a wrong label, to show how wrong labels score
         in this very training; in [0, 0.5]. Their own scores are read by rank. Default: 4 %, up to 200 rows
@@ -386,7 +390,7 @@ class JoSRCSelector(NetworkFilter):
             )
             return super()._ood(warm, codes, rejected)
         (views,) = signals.require("view_probs")
-        return scores.views_disagree(views)  # Criterion 3.2
+        return rejected & scores.views_disagree(views)  # Criterion 3.2
 
     # Rows that arrive later.
 

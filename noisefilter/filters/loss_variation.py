@@ -132,7 +132,9 @@ class LossVariationSelector(RecordedFilter):
         them.
     open_set : bool, default=False
         Look for strangers too: divide the rejected rows into wrong labels and rows that belong to no class,
-        which are those the network is undecided about (:func:`noisefilter.scores.ood_score`).
+        which are those the network is undecided about (:func:`noisefilter.scores.ood_score`). With
+        ``split="auto"`` the strangest rows are rejected although their label was believed, as many as there
+        are too many of (:func:`noisefilter.splits.stranger_share`).
     output : {"rows", "features"}, default="rows"
         What :meth:`transform` gives: the rows, or features of the network.
     channels : {"first", "last"}, optional
