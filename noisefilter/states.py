@@ -9,8 +9,20 @@ import torch
 from torch import Tensor
 
 from noisefilter.errors import InputError
+from noisefilter.verdict import Verdict
 
-__all__ = ["check_tensors", "load_optimizer_state", "optimizer_state"]
+__all__ = ["check_tensors", "load_optimizer_state", "load_verdict", "optimizer_state", "verdict_state"]
+
+_PLAIN_FIELDS = ("threshold", "open_set", "estimated_noise_rate", "noise_rate_interval", "method")
+_ARRAY_FIELDS = (
+    "labels",
+    "classes",
+    "scores",
+    "partition",
+    "alternatives",
+    "clean_proba",
+    "transition_matrix",
+)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -65,6 +77,20 @@ def load_optimizer_state(
             raise InputError(f"The optimizer must have {len(params)} parameters, got a state for {place}.")
         state.setdefault(int(number), {})[name] = _laid_out(value, params[int(number)])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def verdict_state(verdict: Verdict) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a verdict on class numbers as tensors by the names of its fields, and plain values."""
+    arrays = {name: getattr(verdict, name) for name in _ARRAY_FIELDS}
+    tensors = {name: torch.tensor(array) for name, array in arrays.items() if array is not None}
+    return tensors, {name: getattr(verdict, name) for name in _PLAIN_FIELDS}
+
+
+def load_verdict(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> Verdict:
+    """Return the verdict of which :func:`verdict_state` was asked; ``rest`` may have been JSON in between."""
+    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    interval = rest["noise_rate_interval"]
+    return Verdict(**arrays, **{**rest, "noise_rate_interval": tuple(interval) if interval else None})
 
 
 def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], free: set[str]) -> None:

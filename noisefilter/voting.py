@@ -19,6 +19,7 @@ from noisefilter.base import BaseFilter, check_number
 from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.splits import Split
 from noisefilter.step import BaseStep
+from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
 
 __all__ = ["VoteFilter"]
@@ -34,7 +35,8 @@ class VoteFilter(_BaseComposition, BaseStep, auto_wrap_output_keys=None):  # typ
     Parameters
     ----------
     filters : list of (str, filter) pairs
-        Cloned. Their parameters have these names in front, as in ``set_params(inn__lr=0.1)``.
+        Cloned. Their parameters have these names in front, as in ``set_params(inn__lr=0.1)``. A trainer has a
+        verdict, and so a vote, too; but it judges neither recorded signals nor rows that arrive later.
     vote : {"rank", "agreement"}, default="rank"
         - ``"rank"``: the rows of lowest score are rejected, as many as the filters reject on average.
         - ``"agreement"``: a row is rejected if at least `min_votes` filters reject it.
@@ -62,7 +64,8 @@ class VoteFilter(_BaseComposition, BaseStep, auto_wrap_output_keys=None):  # typ
     ParameterError
         If there are no filters, names are not unique strings without ``"__"``, or `min_votes` cannot be.
     InputTypeError
-        If one of the filters is none.
+        If one of the filters is none; with a trainer among them, in :meth:`fit_signals` and
+        :meth:`score_new`.
 
     Notes
     -----
@@ -152,6 +155,7 @@ class VoteFilter(_BaseComposition, BaseStep, auto_wrap_output_keys=None):  # typ
         self
         """
         members, _ = self._members()
+        _refuse_trainers(members, "fit_signals")
         names = [name for name, _ in self.filters]
         if not isinstance(signals, Signals) and set(signals) != set(names):
             raise InputError(
@@ -178,6 +182,7 @@ class VoteFilter(_BaseComposition, BaseStep, auto_wrap_output_keys=None):  # typ
             Scores on the scale of ``scores_``.
         """
         check_is_fitted(self, "verdict_")
+        _refuse_trainers(self.filters_, "score_new")
         ranks = []
         for member in self.filters_:
             known, new = np.sort(member.scores_), member.score_new(X, y)
@@ -259,9 +264,9 @@ class VoteFilter(_BaseComposition, BaseStep, auto_wrap_output_keys=None):  # typ
         for pair in self.filters:
             if not isinstance(pair, list | tuple) or len(pair) != 2:
                 raise ParameterError(f"filters must be a list of (name, filter) pairs, got {pair!r} in it.")
-            if not isinstance(pair[1], BaseFilter):
+            if not isinstance(pair[1], BaseFilter | BaseTrainer):
                 raise InputTypeError(
-                    f"filters must hold filters of this library, got {type(pair[1]).__name__}."
+                    f"filters must hold filters or trainers of this library, got {type(pair[1]).__name__}."
                 )
         names = [name for name, _ in self.filters]
         taken = {"filters", "vote", "min_votes", "random_state"}
@@ -271,6 +276,12 @@ class VoteFilter(_BaseComposition, BaseStep, auto_wrap_output_keys=None):  # typ
             )
         if len(set(names)) < len(names):
             raise ParameterError(f"Names of filters must be unique, got {names}.")
+
+
+def _refuse_trainers(members: list[Any], verb: str) -> None:
+    trainers = [type(member).__name__ for member in members if isinstance(member, BaseTrainer)]
+    if trainers:
+        raise InputTypeError(f"{verb} must be asked of filters alone, got {', '.join(trainers)} among them.")
 
 
 def _partition(clean: NDArray[np.bool_], verdicts: list[Verdict]) -> NDArray[np.int8]:

@@ -1,0 +1,103 @@
+"""What a training depends on, in a few words that can be kept and compared: parameters, arrays, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from hashlib import blake2b
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from noisefilter.batches import LazyRows, Rows, in_order, picked
+
+__all__ = ["count_copies", "described", "digest", "fingerprint"]
+
+_DEEPEST = 6
+_SAMPLE = 256  # rows read of those that lie on disk
+_CHUNK = 4096
+
+
+def digest(*arrays: Any) -> str:
+    """Return a short text that arrays share only if they are equal in type, shape and every bit."""
+    total = blake2b(digest_size=16)
+    for array in arrays:
+        array = np.asarray(array)
+        total.update(f"{array.dtype.str} {array.shape} ".encode())
+        known = array.dtype.kind != "O"
+        total.update(np.ascontiguousarray(array).data if known else repr(array.tolist()).encode())
+    return total.hexdigest()
+
+
+def fingerprint(rows: Rows) -> str:
+    """Return a short text by which rows are known again.
+
+    Of rows read from a memory map or Dataset a sample stands for all. Where an item differs from one reading
+    to the next, as with a random transform, number and shape of the rows are all that is said.
+    """
+    size = f"{len(rows)} rows of shape {tuple(rows.shape)}"
+    if not isinstance(rows, LazyRows):
+        return f"{size}, {_digest_of(rows)}"
+    places = np.unique(np.linspace(0, len(rows) - 1, _SAMPLE).astype(np.int64))
+    first, second = (_digest_of(picked(rows, places)) for _ in range(2))
+    return f"{size}, {first}" if first == second else size
+
+
+def _digest_of(rows: Rows) -> str:
+    return digest(*(_read(rows, index) for index in in_order(rows, _CHUNK)))
+
+
+def _read(rows: Rows, index: Tensor) -> NDArray[Any]:
+    return np.ascontiguousarray(rows.take(index).cpu().numpy())
+
+
+def count_copies(rows: Rows, codes: NDArray[np.int64]) -> tuple[int, int]:
+    """Return how many rows are exact copies of other ones, and how many of rows of the same class."""
+    hashes = np.array(
+        [hash(row.tobytes()) for index in in_order(rows, _CHUNK) for row in _read(rows, index)],
+        dtype=np.int64,
+    )
+    both = np.array([hash(pair) for pair in zip(hashes.tolist(), codes.tolist(), strict=True)])
+    return len(rows) - len(np.unique(hashes)), len(rows) - len(np.unique(both))
+
+
+def described(value: Any, depth: int = 0) -> Any:
+    """Return a parameter of any kind as JSON can hold it; equal only for what is equal, in any process.
+
+    Classes and functions go by their names, estimators by class and parameters, arrays and generators by a
+    digest, other objects by class and attributes.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, PathLike):
+        return str(fspath(value))
+    if isinstance(value, np.ndarray | Tensor):
+        return digest(value.detach().cpu().numpy() if isinstance(value, Tensor) else value)
+    if isinstance(value, Mapping):
+        return {str(name): described(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [described(item, depth + 1) for item in value]
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return name if depth >= _DEEPEST else {"class": name, **described(_parts(value), depth + 1)}
+
+
+def _parts(value: Any) -> Mapping[str, Any]:
+    """Return what makes an object differ from others of its class."""
+    if isinstance(value, np.random.RandomState):
+        return {"state": value.get_state()}
+    if isinstance(value, np.random.Generator):
+        return {"state": value.bit_generator.state}
+    if isinstance(value, partial):
+        return {"func": value.func, "args": value.args, "keywords": value.keywords}
+    if hasattr(value, "get_params"):
+        parameters: Mapping[str, Any] = value.get_params(deep=False)
+        return parameters
+    return vars(value) if hasattr(value, "__dict__") else {"value": str(value)}

@@ -1,0 +1,602 @@
+"""BaseTrainer: the plumbing that makes training with noisy labels a scikit-learn classifier, written once."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from noisefilter import estimates
+from noisefilter.base import check_number
+from noisefilter.batches import LazyRows, Rows, choose_device
+from noisefilter.checkpoint import Checkpoints, Saved
+from noisefilter.errors import InputError, InputTypeError, ParameterError, TrainingDivergedError
+from noisefilter.fingerprints import count_copies, described, digest, fingerprint
+from noisefilter.handover import judged_by, untouched_of, verdict_of
+from noisefilter.inputs import Labels, as_rows, check_features, check_labels, known_codes
+from noisefilter.models import feeds_raw, seed_unset
+from noisefilter.progress import Progress
+from noisefilter.scores import best_other
+from noisefilter.states import load_verdict, verdict_state
+from noisefilter.step import BaseJudge, check_input, columns_of, same_shape, verdict_of_codes
+from noisefilter.trained import check_network
+from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Verdict
+
+__all__ = ["BaseTrainer", "Judged", "Training"]
+
+# Parameters that a training can be taken up again without: they change none of its numbers.
+_FREE = frozenset({"checkpoint_dir", "device", "verbose"})
+_FEW_COPIES, _SHARE_OF_COPIES, _SHARE_OF_ONE_LABEL = 10, 0.05, 0.9
+_STATE, _GIVEN = "training.", "given."  # in front of the names of tensors in a checkpoint
+
+
+class Judged(NamedTuple):
+    """What a training makes of the labels it was given; n rows, K classes in the order of their numbers.
+
+    Attributes
+    ----------
+    scores : (n,) array
+        Finite; higher = cleaner.
+    clean : (n,) bool array
+        Rows whose label is believed.
+    probs : (n, K) array
+        Probabilities that suggested labels are read from.
+    noise_rate : float
+        Estimated share of wrong labels.
+    clean_proba : (n,) array, optional
+        Estimated probability that the label is right.
+    transition : (K, K) array, optional
+        P(given j | true i); by default it is estimated from ``probs``.
+    threshold : float, optional
+        Rows with a score of at least this are clean, where one threshold decides.
+    strangers : (n,) bool array, optional
+        Rows of no class, where they are looked for; read of the rows that are not clean.
+    """
+
+    scores: NDArray[np.float64]
+    clean: NDArray[np.bool_]
+    probs: NDArray[Any]
+    noise_rate: float
+    clean_proba: NDArray[np.float64] | None = None
+    transition: NDArray[np.float64] | None = None
+    threshold: float | None = None
+    strangers: NDArray[np.bool_] | None = None
+
+
+class Training(Protocol):
+    """One run of a trainer on its rows, epoch by epoch; it can be pickled after :meth:`release`.
+
+    Whatever it draws it draws from generators of its own, seeded by its seed and the number of the epoch, so
+    that a run that is taken up again needs no more than :meth:`state`.
+
+    Attributes
+    ----------
+    n_epochs : int
+        How many epochs the whole training has. A training that stops early lowers it.
+    n_steps : int
+        How many steps of the progress bar these take, as far as can be told.
+    """
+
+    n_epochs: int
+    n_steps: int
+
+    def run_epoch(self, epoch: int, bar: Progress) -> dict[str, float | int | str | None]:
+        """Train one epoch, numbered from 0; returns its record: losses, sizes of sets, thresholds."""
+        ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return tensors by name and values for JSON: all that later epochs and :meth:`judged` depend on."""
+        ...
+
+    def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state` was asked for."""
+        ...
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        """Return probabilities (m, K) in the order of the class numbers; changes nothing in the training."""
+        ...
+
+    def judged(self) -> Judged:
+        """Return the judgement of the training rows, after any whole epoch."""
+        ...
+
+    def release(self) -> None:
+        """Let go of the rows and of what only training needs; :meth:`predict` goes on working."""
+        ...
+
+
+class BaseTrainer(ClassifierMixin, BaseJudge):
+    """A classifier that learns from rows of which some have wrong labels, and judges them on the way.
+
+    A trainer writes :meth:`_begin`, which returns a :class:`Training`: what happens in an epoch, what it
+    predicts, what it thinks of each row. Everything else happens here: labels and rows of any kind, a filter
+    before it, checkpoints, the record of every epoch, the verdict.
+
+    **A verdict to start from.** Behind a filter in a Pipeline a trainer reads the verdict that the rows carry
+    and trains on the *untouched* rows, not on those the filter put in the place of noisy ones. Preprocessing
+    goes before the filter, since anything computed from its rows has lost the verdict. With ``filter=`` the
+    trainer asks a filter itself; ``Pipeline([("filter", F(random_state=0)), ("train", T(random_state=0))])``
+    and ``T(filter=F(random_state=0), random_state=0)`` are the same training to the last bit.
+
+    **Checkpoints.** With ``checkpoint_dir`` every epoch ends on disk, and a fit with the same parameters,
+    rows and labels goes on after the last epoch written there, on a CPU to the same bits as if it had never
+    stopped. A run that has ended is read back. ``checkpoint_dir``, ``device`` and ``verbose`` may differ;
+    another number of epochs is another training. What a filter before the trainer says is part of the
+    configuration. A filter on a GPU need not say the same twice, so there ``filter=``, whose verdict is
+    in the checkpoint, is the better place.
+
+    **Interrupts.** An interrupt (Ctrl-C) after the first epoch leaves a classifier that can predict, with
+    verdict and history so far, and is raised again. Any other failure leaves everything as it was.
+
+    What is kept are networks, verdict and record; not the training rows.
+
+    Parameters
+    ----------
+    estimator : Net, skorch NeuralNetClassifier or None
+        Prototype of the networks.
+    network : type of torch.nn.Module, optional
+        Instead of the default network.
+    max_epochs, batch_size, lr : optional
+        Of the default network.
+    filter : estimator, optional
+        A filter or trainer of this library, or any estimator that has a ``verdict_`` after ``fit(X, y)``. It
+        is cloned; where its ``random_state`` is None it gets that of the trainer. The fitted filter is not
+        kept, its verdict is.
+    split_epochs : int, optional
+        For how many epochs the verdict to start from is held; what the trainer says by default.
+    checkpoint_dir : path, optional
+        Folder of this training alone.
+    channels : {"first", "last"}, optional
+        Where 4-D images have their channels, if their shape does not tell.
+    device : str, default="auto"
+        ``"auto"`` is the first CUDA device where there is one, else the CPU.
+    verbose : int, default=0
+        1 shows a progress bar.
+    random_state : int, RandomState or None, default=None
+        All that chance decides follows from it.
+
+    Attributes
+    ----------
+    classes_ : (K,) array
+        Sorted labels; the columns of :meth:`predict_proba`.
+    verdict_ : Verdict
+        The judgement of the training rows. ``scores_``, ``clean_mask_``, ``id_mask_`` and ``ood_mask_`` are
+        read from it.
+    given_verdict_ : Verdict
+        What training started from: the verdict of the filter; only where there was one.
+    history_ : list of dict
+        One record for each epoch, of plain numbers and texts: ``epoch`` (from 1), what the trainer records,
+        and ``test_accuracy`` where there is an ``eval_set``.
+    eval_report_ : dict
+        Of the accuracies on ``eval_set``: ``best``, ``best_epoch`` (the first of that accuracy), ``last``,
+        and ``last_10``, the mean of the last ten. Nothing is chosen by it: the networks are those of the last
+        epoch. Only with an ``eval_set``.
+    n_features_in_ : int
+        Columns of ``X``; for 2-D input only.
+    feature_names_in_ : (d,) array
+        Column names; for DataFrames only.
+    """
+
+    estimator: Any
+    network: Any
+    max_epochs: int | None
+    batch_size: int | None
+    lr: float | None
+    filter: Any
+    split_epochs: int | None
+    checkpoint_dir: str | os.PathLike[str] | None
+    channels: str | None
+    device: str
+    verbose: int
+
+    # -- what a trainer writes --------------------------------------------------------------------
+
+    @abstractmethod
+    def _begin(
+        self,
+        rows: Rows,
+        codes: NDArray[np.int64],
+        n_classes: int,
+        given: Verdict | None,
+        features: NDArray[Any] | None,
+        rng: np.random.RandomState,
+    ) -> Training:
+        """Return a training that is about to run its first epoch.
+
+        Parameters
+        ----------
+        rows : Rows
+            The training rows, n of them.
+        codes : (n,) array
+            Class numbers, by first appearance.
+        n_classes : int
+            K.
+        given : Verdict, optional
+            A verdict to start from, in class numbers: ``labels`` are ``codes``, classes count from 0.
+        features : (n, d) array, optional
+            An embedding of the rows.
+        rng : RandomState
+            For this training alone.
+        """
+
+    def _check_parameters(self) -> None:
+        """Raise ParameterError for parameters out of range."""
+        check_network(self)
+        if self.split_epochs is not None:
+            rule = "a whole number of at least 1"
+            check_number("split_epochs", self.split_epochs, Integral, rule, lambda value: value >= 1)
+        if self.channels not in (None, "first", "last"):
+            raise ParameterError(f"channels must be 'first', 'last' or None, got {self.channels!r}.")
+        if not isinstance(self.checkpoint_dir, str | os.PathLike | None):
+            raise ParameterError(f"checkpoint_dir must be a path or None, got {self.checkpoint_dir!r}.")
+        if self.filter is not None and (isinstance(self.filter, type) or not hasattr(self.filter, "fit")):
+            raise InputTypeError(
+                f"filter must be a filter, such as INNScorer(), or None, got {self.filter!r}."
+            )
+
+    def _training_key(self, seed: int) -> None:
+        """Return None: no two trainers share a training."""
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, features: Any = None, eval_set: Any = None) -> Self:
+        """Train on all rows. A fit that fails leaves everything as it was.
+
+        Parameters
+        ----------
+        X : (n, d) array or DataFrame; (n, height, width) or 4-D images; Tensor; memory map; map-style Dataset
+            Numeric. Images may have their channels on axis 1 or last and any dtype.
+        y : (n,) array
+            Labels of any kind, some of them wrong; at least two classes.
+        features : (n, d') array, optional
+            An embedding of the rows from anywhere, for trainers and filters that look for neighbors.
+        eval_set : (X_test, y_test), optional
+            Rows with trusted labels, all of classes in ``y``, to report the accuracy of every epoch on; see
+            ``eval_report_``. In a Pipeline (``pipe.fit(X, y, train__eval_set=(X_test, y_test))``) these rows
+            do not pass through the steps before: a filter would hand them on unchanged, but what other steps
+            do must have been done to them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            If ``X`` carries a verdict and ``filter`` is given, or ``checkpoint_dir`` holds another training.
+        InputError
+            If the verdict carried is about other labels than ``y``.
+        LabelError
+            If a label of ``eval_set`` is not in ``y``.
+        TrainingDivergedError
+            If a loss or a probability stops being finite.
+        """
+        self._check_parameters()
+        task = self._task(X, y, features, eval_set)
+        run = self._run(task)
+        try:
+            self._train(task, run)
+        except KeyboardInterrupt:
+            if run.history:
+                self._keep(task, run)
+            raise
+        self._keep(task, run)
+        return self
+
+    def _task(self, X: Any, y: Any, features: Any, eval_set: Any) -> _Task:
+        """Validate everything, before anything is trained."""
+        carried = verdict_of(X)
+        if carried is not None:
+            if self.filter is not None:
+                raise ParameterError(
+                    "filter must be None where X carries the verdict of a filter before, got "
+                    f"{type(self.filter).__name__}. Leave out one of the two."
+                )
+            X = untouched_of(X)
+        labels = check_labels(y)
+        checked = check_input(X, len(labels.codes))
+        columns = columns_of(X, checked)
+        rows = self._rows(checked)
+        features = check_features(features, len(rows))
+        given = None if carried is None else _in_class_numbers(carried, labels)
+        if given is None and self.filter is None:
+            _warn_of_copies(rows, labels.codes)
+        held_out = None if eval_set is None else self._held_out(eval_set, columns, labels, rows.shape)
+        return _Task(X, labels, columns, rows, features, given, held_out)
+
+    def _run(self, task: _Task) -> _Run:
+        """Return a run about to start, or to go on from its last checkpoint."""
+        saved = checkpoints = None
+        if self.checkpoint_dir is not None:
+            checkpoints = Checkpoints(os.fspath(self.checkpoint_dir), self._configuration(task))
+            saved = checkpoints.latest()
+        seed = self._seed() if saved is None else int(saved.record["seed"])
+        given = task.given
+        if self.filter is not None:
+            given = self._ask_filter(task, seed) if saved is None else _saved_verdict(saved)
+        codes, n_classes = task.labels.codes, len(task.labels.classes)
+        training = self._begin(
+            task.rows, codes, n_classes, given, task.features, check_random_state(seed)
+        )  # fmt: skip
+        run = _Run(training, seed, given, checkpoints)
+        if saved is not None:
+            training.load_state(_behind(_STATE, saved.tensors), saved.record["state"])
+            run.history = list(saved.record["history"])
+        return run
+
+    def _train(self, task: _Task, run: _Run) -> None:
+        """Run the epochs that are left."""
+        training, start = run.training, len(run.history)
+        name, n_rows = type(self).__name__, len(task.rows)
+        what = f"{name}: {training.n_epochs - start} epochs on {n_rows:,} rows"
+        n_steps = round(training.n_steps * (1 - start / max(1, training.n_epochs)))
+        with Progress(what, max(1, n_steps), self.verbose > 0) as bar:
+            while len(run.history) < training.n_epochs:
+                epoch = len(run.history)
+                record = _plain(training.run_epoch(epoch, bar), epoch)
+                if task.held_out is not None:
+                    record["test_accuracy"] = task.held_out.accuracy(training)
+                run.history.append(record)
+                bar.bar.set_postfix_str(_told(record), refresh=False)
+                run.save()
+
+    def _ask_filter(self, task: _Task, seed: int) -> Verdict:
+        """Return what ``filter`` says of the rows, in class numbers."""
+        judge = clone(self.filter)
+        own = self.random_state if isinstance(self.random_state, Integral) else seed
+        if "random_state" not in judge.get_params(deep=False):
+            seed_unset(judge, int(own))
+        elif judge.random_state is None:
+            judge.set_params(random_state=own)
+        params = {} if task.features is None else {"features": task.features}
+        verdict = judged_by(judge, task.X, task.labels.given, params)[1]
+        return _in_class_numbers(verdict, task.labels)
+
+    def _configuration(self, task: _Task) -> dict[str, Any]:
+        """Return all that a training depends on, as JSON can hold it."""
+        values = {name: value for name, value in self.get_params(deep=False).items() if name not in _FREE}
+        given = None if task.given is None else verdict_state(task.given)
+        held_out = task.held_out
+        return {
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            **described(values),
+            "X": fingerprint(task.rows),
+            "y": digest(task.labels.codes),
+            "features": None if task.features is None else digest(task.features),
+            "verdict carried by X": None if given is None else digest(*given[0].values()),
+            "eval_set": None if held_out is None else [fingerprint(held_out.rows), digest(held_out.codes)],
+        }
+
+    def _keep(self, task: _Task, run: _Run) -> None:
+        """Judge the rows, and only then let anything be seen of this fit."""
+        verdict = _verdict(run.training.judged(), task.labels, type(self).__name__)
+        kept: dict[str, Any] = {"history_": run.history, **task.columns}
+        if run.given is not None:
+            kept["given_verdict_"] = _in_labels(run.given, task.labels)
+        if task.held_out is not None:
+            kept["eval_report_"] = _report([record["test_accuracy"] for record in run.history])
+        run.training.release()
+        for name in ("given_verdict_", "eval_report_", "n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        self.classes_ = task.labels.classes
+        self.verdict_ = verdict
+        self._fitted = _Fitted(run.training, task.rows.shape, np.argsort(task.labels.order))
+        self.__dict__.update(kept)
+
+    # -- rows that arrive later -------------------------------------------------------------------
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Predict the probability of each class.
+
+        Parameters
+        ----------
+        X : array
+            m rows, of the kind ``fit`` saw.
+
+        Returns
+        -------
+        (m, K) array
+            Columns in the order of ``classes_``; rows sum to one.
+        """
+        check_is_fitted(self, "verdict_")
+        training, shape, rank = self._fitted
+        rows = same_shape(self._rows(self._check_new(X)), shape)
+        probs = np.asarray(training.predict(rows), dtype=np.float64)[:, rank]
+        return np.asarray(probs / probs.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict the label of each row, (m,)."""
+        probs = self.predict_proba(X)
+        return np.asarray(self.classes_[probs.argmax(axis=1)])
+
+    def _rows(self, checked: Any) -> Rows:
+        return as_rows(
+            checked, device=choose_device(self.device), channels=self.channels, raw=feeds_raw(self.estimator)
+        )
+
+    def _held_out(
+        self, eval_set: Any, columns: dict[str, Any], labels: Labels, shape: tuple[int, ...]
+    ) -> _HeldOut:
+        if not isinstance(eval_set, list | tuple) or len(eval_set) != 2:
+            raise InputError(
+                f"eval_set must be a pair (X_test, y_test), got an object of type {type(eval_set).__name__}."
+            )
+        codes = known_codes(eval_set[1], labels, "eval_set")
+        fitted = clone(self)  # knows the columns of a fit that has yet to succeed
+        vars(fitted).update(columns)
+        rows = self._rows(fitted._check_new(eval_set[0], len(codes)))
+        return _HeldOut(same_shape(rows, shape, "eval_set"), codes)
+
+
+class _HeldOut(NamedTuple):
+    """Rows with trusted labels."""
+
+    rows: Rows
+    codes: NDArray[np.int64]
+
+    def accuracy(self, training: Training) -> float:
+        """Return the share of rows predicted right."""
+        return float(np.mean(training.predict(self.rows).argmax(axis=1) == self.codes))
+
+
+class _Task(NamedTuple):
+    """What one fit is about, validated."""
+
+    X: Any
+    labels: Labels
+    columns: dict[str, Any]
+    rows: Rows
+    features: NDArray[Any] | None
+    given: Verdict | None  # carried by X, in class numbers
+    held_out: _HeldOut | None
+
+
+class _Fitted(NamedTuple):
+    """What prediction needs: networks, the shape of a row, and the class number of each column."""
+
+    training: Training
+    shape: tuple[int, ...]
+    rank: NDArray[np.intp]
+
+
+@dataclass
+class _Run:
+    """One training on its way."""
+
+    training: Training
+    seed: int
+    given: Verdict | None  # in class numbers
+    checkpoints: Checkpoints | None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self) -> None:
+        """Write the end of an epoch to disk, where that is asked for."""
+        if self.checkpoints is None:
+            return
+        tensors, state = self.training.state()
+        tensors = {_STATE + name: tensor for name, tensor in tensors.items()}
+        record = {"seed": self.seed, "history": self.history, "state": state, "given": None}
+        if self.given is not None:
+            given, record["given"] = verdict_state(self.given)
+            tensors |= {_GIVEN + name: tensor for name, tensor in given.items()}
+        self.checkpoints.save(len(self.history), tensors, record)
+
+
+def _saved_verdict(saved: Saved) -> Verdict | None:
+    given = saved.record["given"]
+    return None if given is None else load_verdict(_behind(_GIVEN, saved.tensors), given)
+
+
+def _behind(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors whose names begin so, without it."""
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+
+
+def _in_class_numbers(verdict: Verdict, labels: Labels) -> Verdict:
+    """Return the same verdict about class numbers: they are the same by whatever names classes go."""
+    if not (np.array_equal(verdict.labels, labels.given) and np.array_equal(verdict.classes, labels.classes)):
+        raise InputError(
+            "y must be the labels that the verdict is about, got others. Fit the filter on these labels, or "
+            "pass the rows without its verdict, as a plain array."
+        )
+    order, transition = labels.order, verdict.transition_matrix
+    return replace(
+        verdict,
+        labels=labels.codes,
+        classes=np.arange(len(order)),
+        alternatives=np.argsort(order)[np.searchsorted(labels.classes, verdict.alternatives)],
+        transition_matrix=None if transition is None else transition[np.ix_(order, order)],
+    )
+
+
+def _in_labels(verdict: Verdict, labels: Labels) -> Verdict:
+    """Return the verdict of which `_in_class_numbers` was asked."""
+    rank, transition = np.argsort(labels.order), verdict.transition_matrix
+    return replace(
+        verdict,
+        labels=labels.given,
+        classes=labels.classes,
+        alternatives=labels.classes[labels.order[verdict.alternatives]],
+        transition_matrix=None if transition is None else transition[np.ix_(rank, rank)],
+    )
+
+
+def _verdict(judged: Judged, labels: Labels, method: str) -> Verdict:
+    probs = np.asarray(judged.probs, dtype=np.float64)
+    if not (np.isfinite(probs).all() and np.isfinite(judged.scores).all()):
+        raise TrainingDivergedError(
+            "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
+        )
+    transition = judged.transition
+    if transition is None:
+        transition = estimates.estimate_transition(probs, labels.codes, judged.noise_rate)
+    noisy = ID_NOISE if judged.strangers is None else np.where(judged.strangers, OOD_NOISE, ID_NOISE)
+    return verdict_of_codes(
+        labels,
+        best_other(probs, labels.codes),
+        transition,
+        scores=judged.scores,
+        partition=np.where(judged.clean, CLEAN, noisy),
+        threshold=judged.threshold,
+        clean_proba=judged.clean_proba,
+        open_set=judged.strangers is not None,
+        estimated_noise_rate=float(judged.noise_rate),
+        method=method,
+    )
+
+
+def _plain(record: Mapping[str, Any], epoch: int) -> dict[str, Any]:
+    """Return the record of an epoch as JSON has it; what is not finite is None, a loss must be finite."""
+    plain: dict[str, Any] = {"epoch": epoch + 1}
+    for name, value in record.items():
+        value = value.item() if hasattr(value, "item") else value
+        finite = not isinstance(value, float) or np.isfinite(value)
+        if not finite and "loss" in name:
+            raise TrainingDivergedError(
+                f"The training loss must stay finite, got {value} in epoch {epoch + 1}. "
+                "A smaller lr= usually helps."
+            )
+        plain[name] = value if finite else None
+    return plain
+
+
+def _told(record: Mapping[str, Any]) -> str:
+    """Return the numbers of an epoch in a line."""
+    values = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in record.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
+def _report(accuracies: list[float]) -> dict[str, Any]:
+    best = int(np.argmax(accuracies))
+    return {
+        "best": accuracies[best],
+        "best_epoch": best + 1,
+        "last": accuracies[-1],
+        "last_10": float(np.mean(accuracies[-10:])),
+    }
+
+
+def _warn_of_copies(rows: Rows, codes: NDArray[np.int64]) -> None:
+    """Warn of rows that look like those of a filter whose verdict was lost."""
+    if isinstance(rows, LazyRows):  # reading everything would take its time
+        return
+    copies, of_one_label = count_copies(rows, codes)
+    many = of_one_label >= max(_FEW_COPIES, _SHARE_OF_COPIES * len(rows))
+    if many and of_one_label >= _SHARE_OF_ONE_LABEL * copies:
+        warnings.warn(
+            f"{of_one_label} of the {len(rows)} rows of X are exact copies of rows with the same label, as "
+            "after a filter whose verdict was lost on the way to this trainer. Put other steps before the "
+            "filter, or the filter into filter=. If the data are so by themselves, all is well.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,1 @@
+"""One published training with noisy labels a file: rows and labels in, classifier and verdict out."""
