@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from noisefilter.judging import judge
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
+    from noisefilter.trainers.dividemix import DivideMixClassifier
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
     from noisefilter.voting import VoteFilter
 
@@ -27,6 +28,7 @@ _HOME = {
     "CLEAN": "verdict",
     "ID_NOISE": "verdict",
     "OOD_NOISE": "verdict",
+    "DivideMixClassifier": "trainers.dividemix",
     "FilterSampler": "compose",
     "FilteredClassifier": "compose",
     "INNScorer": "filters.inn",
@@ -47,6 +49,7 @@ __all__ = [
     "CLEAN",
     "ID_NOISE",
     "OOD_NOISE",
+    "DivideMixClassifier",
     "FilterSampler",
     "FilteredClassifier",
     "INNScorer",

@@ -52,7 +52,7 @@ class NetModel:
     def train(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Recorded | None:
         """Train; the network records by itself."""
         self.net.fit(rows, codes)
-        _check_outputs(self, rows, n_classes)
+        check_outputs(self, rows, n_classes)
         return getattr(self.net, "recorded_", None)
 
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -109,7 +109,7 @@ class SkorchModel:
                 self.net.fit(_Items(rows, codes), codes)
         finally:
             self.net.callbacks = given
-        _check_outputs(self, rows, n_classes)
+        check_outputs(self, rows, n_classes)
         return recorder.result()
 
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -188,7 +188,8 @@ def _flat(rows: Rows) -> NDArray[Any]:
     return np.asarray(rows.take(every).flatten(1).cpu().numpy())
 
 
-def _check_outputs(model: Model, rows: Rows, n_classes: int) -> None:
+def check_outputs(model: Model, rows: Rows, n_classes: int) -> None:
+    """Raise ParameterError unless the model has one output per class."""
     outputs = model.predict_batch(rows.take(torch.arange(1, device=rows.device))).shape[1]
     if outputs != n_classes:
         raise ParameterError(f"The network must have one output per class ({n_classes}), got {outputs}.")

@@ -42,7 +42,7 @@ FLOORS = (
         "contrastive",
         "semisupervised",
     },
-    {"base", "handover", "recorded", "step", "trained", "trainer"},
+    {"base", "cotraining", "handover", "recorded", "step", "trained", "trainer"},
     {"filters"},
     {"trainers"},
     {"compose", "judging", "voting", "datasets", "audit", "cli", "__main__"},

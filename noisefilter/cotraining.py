@@ -1,0 +1,384 @@
+"""Two networks that divide the rows for each other: the course of DivideMix and of what is built on it.
+
+J. Li, R. Socher & S. Hoi, "DivideMix: learning with noisy labels as semi-supervised learning", ICLR 2020
+(arXiv:2002.07394), Algorithm 1. What an epoch of MixMatch does is in :mod:`noisefilter.semisupervised`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from noisefilter import estimates, splits
+from noisefilter.batches import Rows, count_batches, picked
+from noisefilter.contrastive import MeanTeacher
+from noisefilter.errors import InputTypeError, TrainingDivergedError
+from noisefilter.models import NetModel, build_model, check_outputs
+from noisefilter.net import Net, derived_seed, local_seed
+from noisefilter.progress import Progress
+from noisefilter.scores import log_probability
+from noisefilter.semisupervised import mixmatch_epoch, ramp
+from noisefilter.trainer import Judged
+
+__all__ = ["CoTraining", "Division", "two_nets"]
+
+_SMALLEST = 1e-12
+_OFTEN_LABELED = 0.6  # of the rows; only the progress bar reads it
+
+
+class Division(NamedTuple):
+    """What one network makes of the rows, for the other to learn from.
+
+    Attributes
+    ----------
+    clean_proba : (n,) array
+        Probability that the given label is right, in [0, 1].
+    labeled : (n,) bool array
+        Rows that keep their label; the others are to be guessed.
+    """
+
+    clean_proba: NDArray[np.float64]
+    labeled: NDArray[np.bool_]
+
+
+def two_nets(
+    estimator: Any,
+    network: type[nn.Module] | None,
+    rows: Rows,
+    n_classes: int,
+    settings: dict[str, Any],
+    training: dict[str, Any],
+    rng: np.random.RandomState,
+) -> tuple[Net, Net]:
+    """Return two untrained nets from one prototype, or of the default kind, that differ in their seeds.
+
+    Raises
+    ------
+    InputTypeError
+        If the prototype is no network, or one whose training is its own.
+    """
+    nets = []
+    for _ in range(2):
+        seed = int(rng.randint(2**31 - 1))
+        model = build_model(
+            estimator, rows, n_classes, network=network, settings=settings, training=training, record=(),
+            seed=seed,
+        )  # fmt: skip
+        if not isinstance(model, NetModel) or type(model.net) is not Net:
+            raise InputTypeError(
+                "estimator must be a skorch NeuralNetClassifier or a noisefilter.Net and no subclass, as the "
+                f"training is not its own, got {type(estimator).__name__}."
+            )
+        # A random_state of the prototype's own would make twins of the two.
+        nets.append(model.net.set_params(random_state=seed, verbose=0))
+    return nets[0], nets[1]
+
+
+class CoTraining(ABC):
+    r"""Warm-up of two networks, then epochs of MixMatch in which each learns from the other's division.
+
+    It is a :class:`noisefilter.trainer.Training`; a trainer writes :meth:`divided`. After every epoch both
+    networks look at all rows once, in evaluation mode and without augmentation. Their losses are what the
+    next division is made of, and their predictions, averaged over the second half of the warm-up, then over
+    the epochs since, from the middle of these over the second half alone, are what the verdict is made of.
+
+    Predictions are those of both networks together: :math:`\frac12 \sum_k \log p_k` up to a constant, which
+    ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
+    the moving average of its weights.
+
+    Every epoch of every network draws from generators of its own, seeded by the network's seed and the number
+    of the epoch.
+
+    Parameters
+    ----------
+    nets : (Net, Net)
+        Not initialized; both with the number of epochs of the whole training.
+    rows, codes : Rows, (n,) array
+        Training rows and class numbers.
+    n_classes : int
+        K.
+    warmup_epochs : int
+        Epochs of plain training, by the objective of the nets.
+    warmup_rows : (n,) bool array, optional
+        Rows to warm up on, where it is known that others are wrong. All by default.
+    temperature, mixup_alpha, penalty : float
+        See :func:`noisefilter.semisupervised.mixmatch_epoch`.
+    ramp_steps : int
+        Steps after the warm-up in which the weight of the unlabeled loss rises to its full size.
+    weight_average : float, optional
+        Decay of the moving average of the weights, in [0, 1); it begins after the warm-up.
+    loss_epochs : int
+        How many epochs of losses are kept for :meth:`divided`.
+    """
+
+    def __init__(
+        self,
+        nets: tuple[Net, Net],
+        rows: Rows,
+        codes: NDArray[np.int64],
+        n_classes: int,
+        *,
+        warmup_epochs: int,
+        warmup_rows: NDArray[np.bool_] | None = None,
+        temperature: float,
+        mixup_alpha: float,
+        penalty: float,
+        ramp_steps: int,
+        weight_average: float | None,
+        loss_epochs: int = 1,
+    ):
+        self.nets = nets
+        self.rows = rows
+        self.codes = codes
+        self.n_classes = n_classes
+        self.warmup_epochs = warmup_epochs
+        self.temperature = temperature
+        self.mixup_alpha = mixup_alpha
+        self.penalty = penalty
+        self.ramp_steps = ramp_steps
+        self.weight_average = weight_average
+        self.n_epochs = int(nets[0].max_epochs)
+        self.targets = torch.from_numpy(codes).to(rows.device)
+        self.averages: tuple[MeanTeacher, MeanTeacher] | None = None
+        self.losses = np.zeros((2, loss_epochs, len(rows)), dtype=np.float32)  # the newest last
+        self.prob_sum = np.zeros((len(rows), n_classes), dtype=np.float32)
+        self.n_seen = 0  # epochs in it
+        self.n_epochs_seen = 0
+        self.n_ssl_steps = [0, 0]
+        self.rate: float | None = None
+        known = np.ones(len(rows), dtype=bool) if warmup_rows is None else warmup_rows
+        self.warmup = np.flatnonzero(known)
+        self.n_steps = self._count_steps()  # as far as can be told
+        self._start()
+
+    def _start(self) -> None:
+        rows, targets = self._warmup_rows()
+        for net in self.nets:
+            net.initialize()
+            with local_seed(net.seed_, rows.device):
+                net.begin(rows, targets)
+                check_outputs(NetModel(net), rows, self.n_classes)
+
+    def _warmup_rows(self) -> tuple[Rows, Tensor]:
+        if len(self.warmup) == len(self.rows):
+            return self.rows, self.targets
+        return picked(self.rows, self.warmup), self.targets[torch.from_numpy(self.warmup)]
+
+    # -- what a trainer writes --------------------------------------------------------------------
+
+    @abstractmethod
+    def divided(self, which: int) -> Division:
+        """Return what network 0 or 1 makes of the rows."""
+
+    def unlabeled_weight(self) -> float:
+        """Return the full weight of the unlabeled loss; asked before every epoch after the warm-up."""
+        return 0.0
+
+    # -- epochs -----------------------------------------------------------------------------------
+
+    def _count_steps(self) -> int:
+        net, after = self.nets[0], self.n_epochs - self.warmup_epochs
+        warm = count_batches(len(self.warmup), self._batch_size(net))
+        free = count_batches(round(_OFTEN_LABELED * len(self.rows)), self._labeled_batch(net))
+        return 2 * (self.warmup_epochs * warm + after * free)
+
+    def _batch_size(self, net: Net) -> int:
+        return len(self.rows) if net.batch_size == -1 else net.batch_size
+
+    def _labeled_batch(self, net: Net) -> int:
+        """Half of a batch: two views of it, and of as many unlabeled rows, make an update of four halves."""
+        return max(1, self._batch_size(net) // 2)
+
+    def run_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
+        """Train both networks for an epoch, and look at all rows."""
+        if epoch < self.warmup_epochs:
+            record = self._warm_up(epoch, bar)
+        else:
+            record = self._mixmatch(epoch, bar)
+        self._look(epoch)
+        if epoch + 1 == self.warmup_epochs:
+            self.rate = self._estimated_rate()
+        return record
+
+    def _warm_up(self, epoch: int, bar: Progress) -> dict[str, Any]:
+        rows, targets = self._warmup_rows()
+        for net in self.nets:
+            with self._drawing(net, epoch):
+                net.run_epoch(rows, targets, epoch, bar)
+        losses = [float(net.history[-1]["train_loss"]) for net in self.nets]
+        return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
+
+    def _lr(self) -> float:
+        return float(self.nets[0]._parameter_groups()[0]["lr"])
+
+    @contextmanager
+    def _drawing(self, net: Net, epoch: int) -> Iterator[torch.Generator]:
+        """Let everything be drawn from the net's seed and the number of the epoch."""
+        with local_seed(derived_seed(net.seed_, epoch), self.rows.device):
+            yield net.reseed(epoch)
+
+    def _mixmatch(self, epoch: int, bar: Progress) -> dict[str, Any]:
+        if self.averages is None and self.weight_average is not None:
+            first, second = (MeanTeacher(net.module_, self.weight_average) for net in self.nets)
+            self.averages = first, second
+        divisions = self.divided(0), self.divided(1)  # both before either network moves on
+        weight = self.unlabeled_weight()
+        found = [
+            self._learn(which, divisions[1 - which], epoch, weight, bar) for which in range(2)
+        ]  # from each other
+        names = ("loss", "labeled_loss", "unlabeled_loss", "penalty")
+        record: dict[str, Any] = {"phase": "mixmatch"}
+        record |= {name: float(np.mean([each[name] for each in found])) for name in names}
+        record["unlabeled_weight"] = weight * ramp(self.n_ssl_steps[0], 0, self.ramp_steps)
+        record |= {f"n_labeled_{k + 1}": int(divisions[1 - k].labeled.sum()) for k in range(2)}
+        return record | {"lr": self._lr()}
+
+    def _learn(
+        self, which: int, division: Division, epoch: int, weight: float, bar: Progress
+    ) -> dict[str, float]:
+        """Train one network for an epoch on the division of the other."""
+        net, peer, device = self.nets[which], self.nets[1 - which], self.rows.device
+        average = None if self.averages is None else self.averages[which]
+        start = self.n_ssl_steps[which]
+        dataset = (self.rows, self.targets)
+        with self._drawing(net, epoch) as generator:
+            net._set_learning_rate(epoch)
+            net.notify("on_epoch_begin", dataset_train=dataset, dataset_valid=None)
+            found = mixmatch_epoch(
+                net, peer, self.rows, self.targets,
+                torch.from_numpy(division.clean_proba).to(device),
+                torch.from_numpy(division.labeled).to(device),
+                batch_size=self._labeled_batch(net), temperature=self.temperature,
+                mixup_alpha=self.mixup_alpha, penalty=self.penalty, generator=generator, bar=bar,
+                unlabeled_weight=lambda step: weight * ramp(start + step, 0, self.ramp_steps),
+                average=average,
+            )  # fmt: skip
+            net.history.record("train_loss", found["loss"])
+            net.notify("on_epoch_end", dataset_train=dataset, dataset_valid=None)
+        self.n_ssl_steps[which] += int(found["n_steps"])
+        return found
+
+    # -- what is seen of the rows -----------------------------------------------------------------
+
+    def _look(self, epoch: int) -> None:
+        """Note the losses of both networks, and what they predict together."""
+        both = [self._evaluated(which, self.rows) for which in range(2)]
+        for which, probs in enumerate(both):
+            kept = self.losses[which]
+            kept[:-1] = kept[1:]
+            kept[-1] = -log_probability(probs, self.codes)
+        free = self.n_epochs - self.warmup_epochs
+        if epoch in (self.warmup_epochs // 2, self.warmup_epochs, self.warmup_epochs + free // 2):
+            self.prob_sum[:], self.n_seen = 0.0, 0
+        self.prob_sum += together(both)
+        self.n_seen += 1
+        self.n_epochs_seen = epoch + 1
+
+    def _evaluated(self, which: int, rows: Rows) -> NDArray[Any]:
+        """Return the probabilities (m, K) of one network."""
+        net = self.nets[which]
+        with _asked_by(net, None if self.averages is None else self.averages[which].module):
+            probs = net.evaluate(rows)[0]
+        if not np.isfinite(probs).all():
+            raise TrainingDivergedError(
+                "The trained network must give finite outputs, got NaN or infinity. "
+                "A smaller lr= usually helps."
+            )
+        return probs
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        """Return probabilities (m, K) of both networks together."""
+        return together([self._evaluated(which, rows) for which in range(2)])
+
+    def seen_probs(self) -> NDArray[np.float64]:
+        """Return the averaged predictions (n, K) of the training rows."""
+        return np.asarray(self.prob_sum / max(1, self.n_seen), dtype=np.float64)
+
+    def _estimated_rate(self) -> float:
+        """How many labels are wrong, by what the networks contradict beyond their doubt in the warm-up."""
+        return estimates.estimate_noise_rate(self.seen_probs(), self.codes)
+
+    def judged(self) -> Judged:
+        """Judge the rows by the averaged predictions, as many as were found wrong in the warm-up."""
+        probs = self.seen_probs()
+        rate = self._estimated_rate() if self.rate is None else self.rate
+        transition = estimates.estimate_transition(probs, self.codes, rate)
+        scores = estimates.corrected_log_odds(probs, self.codes, transition)
+        split = splits.at_rate(scores, rate)
+        return Judged(
+            scores=scores, clean=split.clean, probs=probs, noise_rate=rate, clean_proba=split.clean_proba,
+            transition=transition, threshold=split.threshold,
+        )  # fmt: skip
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return all that the epochs to come and the verdict depend on."""
+        tensors: dict[str, Tensor] = {
+            "losses": torch.from_numpy(self.losses.copy()),
+            "prob_sum": torch.from_numpy(self.prob_sum.copy()),
+        }
+        rest: dict[str, Any] = {
+            "n_seen": self.n_seen, "n_epochs_seen": self.n_epochs_seen, "rate": self.rate,
+            "n_ssl_steps": self.n_ssl_steps,
+            "averaged_steps": None if self.averages is None else [each.n_steps for each in self.averages],
+        }  # fmt: skip
+        for which, net in enumerate(self.nets):
+            found, rest[f"net_{which}"] = net.state()
+            tensors |= {f"net_{which}.{name}": tensor for name, tensor in found.items()}
+            if self.averages is not None:
+                weights = self.averages[which].module.state_dict()
+                tensors |= {f"average_{which}.{name}": tensor.clone() for name, tensor in weights.items()}
+        return tensors, rest
+
+    def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state` was asked for."""
+        for which, net in enumerate(self.nets):
+            net.load_state(_behind(f"net_{which}.", tensors), rest[f"net_{which}"])
+        if rest["averaged_steps"] is not None and self.weight_average is not None:
+            first, second = (MeanTeacher(net.module_, self.weight_average) for net in self.nets)
+            self.averages = first, second
+            for which, average in enumerate(self.averages):
+                average.n_steps = rest["averaged_steps"][which]
+                average.module.load_state_dict(_behind(f"average_{which}.", tensors))
+        self.losses = tensors["losses"].cpu().numpy()
+        self.prob_sum = tensors["prob_sum"].cpu().numpy()
+        self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
+        self.n_ssl_steps, self.rate = list(rest["n_ssl_steps"]), rest["rate"]
+
+    def release(self) -> None:
+        """Let go of the rows and of what only training needs."""
+        rows, targets = self._warmup_rows()
+        for net in self.nets:
+            net.end(rows, targets)
+        del self.rows, self.targets, self.codes, self.losses, self.prob_sum, self.warmup
+
+
+def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:
+    """Return the scaled geometric mean of predictions (m, K): of logits it is the mean."""
+    logs = np.mean([np.log(np.clip(each, _SMALLEST, None)) for each in probs], axis=0)
+    joint = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(joint / joint.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+@contextmanager
+def _asked_by(net: Net, module: nn.Module | None) -> Iterator[None]:
+    """Let another module answer for the net."""
+    own = net.module_
+    if module is not None:
+        net.module_ = module
+    try:
+        yield
+    finally:
+        net.module_ = own
+
+
+def _behind(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
