@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noisefilter.errors import InputError, InputTypeError, LabelError
-from noisefilter.inputs import as_rows, channel_axis, check_array_like, check_finite, check_labels, is_dataset
+from noisefilter.inputs import (
+    as_rows,
+    channel_axis,
+    check_array_like,
+    check_finite,
+    check_labels,
+    is_dataset,
+    known_codes,
+)
 
 CPU = torch.device("cpu")
 
@@ -421,3 +429,34 @@ def test_a_nullable_column_with_holes_is_named():
     frame = pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": pd.array([1, None], "Int64")})
     with pytest.raises(InputError, match="NaN in column 'b'"):
         check_finite(check_array_like(frame), np.asarray(frame.columns))
+
+
+# Labels that arrive later
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_later_labels_have_the_numbers_of_the_first(kind):
+    labels = check_labels(KINDS[kind])
+    assert np.array_equal(known_codes(labels.given, labels), labels.codes)
+    assert known_codes(labels.given[2:3], labels).tolist() == [labels.codes[2]]
+
+
+@pytest.mark.parametrize(
+    ("later", "message"),
+    [
+        (["1", "2"], "y must hold labels seen in fit, got '1', '2'"),
+        ([1, 9, 9, 8], "y must hold labels seen in fit, got 9, 8"),
+        (range(10, 20), "y must hold labels seen in fit, got 10, 11, 12, 13, 14 and 5 others"),
+        ([1, None], "y must hold labels seen in fit, got None"),
+        ([[1, 2]], "y must be a 1-D array with one label per row, got an array of shape"),
+        (1, "y must be a 1-D array with one label per row, got an array of shape"),
+    ],
+    ids=str,
+)
+def test_labels_that_were_never_seen_are_named(later, message):
+    with pytest.raises(LabelError, match=f"^{message}.*\\.$"):
+        known_codes(later, check_labels([2, 1, 2]))
+
+
+def test_equal_numbers_of_other_types_are_the_same_labels():
+    assert known_codes([1.0, 2.0], check_labels([2, 1, 2])).tolist() == [1, 0]

@@ -5,6 +5,10 @@ import inspect
 import json
 import pickle
 import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -670,3 +674,47 @@ def test_another_training_is_not_taken_up(kind, blobs, tmp_path):
     for message, (parameters, rows, labels, more) in cases.items():
         with pytest.raises(ParameterError, match=message):
             short(kind, checkpoint_dir=tmp_path, **parameters).fit(rows, labels, **more)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+import numpy as np
+from test_trainer import Plain
+
+class Bar:
+    def step(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Killed(Plain):
+    def _begin(self, *arguments):
+        training = super()._begin(*arguments)
+        run = training.run_epoch
+        training.run_epoch = lambda epoch, bar: run(epoch, Bar() if epoch == 3 else bar)
+        return training
+
+Killed.__module__, Killed.__qualname__ = {module!r}, "Plain"
+X, y = np.load({data!r})["X"], np.load({data!r})["y"]
+Killed(max_epochs=5, random_state=0, checkpoint_dir={checkpoints!r}).fit(X, y)
+"""
+
+
+def test_a_killed_process_is_taken_up_again_with_the_same_bits(blobs, tmp_path):
+    data, checkpoints = str(tmp_path / "data.npz"), str(tmp_path / "checkpoints")
+    np.savez(data, X=blobs.X, y=blobs.y)
+    folder = str(Path(__file__).parent)
+    code = KILLED.format(folder=folder, module=Plain.__module__, data=data, checkpoints=checkpoints)
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    epochs = []
+
+    class Watching(PlainTraining):
+        def run_epoch(self, epoch, bar):
+            epochs.append(epoch)
+            return super().run_epoch(epoch, bar)
+
+    resumed = short(max_epochs=5, checkpoint_dir=checkpoints)
+    resumed.training = Watching  # not a parameter: this is the same training
+    resumed.fit(blobs.X, blobs.y)
+    assert epochs == [3, 4]
+    assert_same_fit(resumed, short(max_epochs=5).fit(blobs.X, blobs.y), blobs.X)

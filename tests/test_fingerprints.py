@@ -1,0 +1,141 @@
+"""What a training depends on, in words: equal for what is equal, different for what is not."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from noisefilter import INNScorer, VoteFilter
+from noisefilter.fingerprints import count_copies, described, digest, fingerprint
+from noisefilter.inputs import as_rows
+
+CPU = torch.device("cpu")
+
+
+def rows_of(X):
+    return as_rows(X, device=CPU)
+
+
+class Custom:
+    def __init__(self, strength):
+        self.strength = strength
+        self.me = self  # no end to it
+
+
+class Random:
+    """A Dataset whose items differ from one reading to the next."""
+
+    def __init__(self, X):
+        self.X, self.rng = X, np.random.default_rng(0)
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i] + self.rng.normal(size=self.X[i].shape)
+
+
+def values():
+    """Make parameters of every kind, anew each time."""
+    return {
+        "nothing": None,
+        "number": np.float64(0.25),
+        "path": Path("a") / "b",
+        "pair": (1, "two"),
+        "class": nn.ReLU,
+        "function": np.mean,
+        "part of a function": partial(np.clip, a_min=1),
+        "estimator": LogisticRegression(C=0.5),
+        "filters": VoteFilter([("a", INNScorer(lr=0.1)), ("b", INNScorer())]),
+        "array": np.arange(5.0),
+        "tensor": torch.arange(5),
+        "RandomState": np.random.RandomState(3),
+        "Generator": np.random.default_rng(3),
+        "module": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0])),
+        "object": Custom(0.5),
+        "dtype": torch.float32,
+    }
+
+
+def test_parameters_of_every_kind_are_json_and_equal_in_any_process():
+    here = json.dumps(described(values()), sort_keys=True)
+    code = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+    code += "from test_fingerprints import *; print(json.dumps(described(values()), sort_keys=True))"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert there.replace("test_fingerprints.", f"{__name__}.").strip() == here
+    assert " at 0x" not in here
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, "1"),
+        (0.1, np.nextafter(0.1, 1)),
+        (nn.ReLU, nn.GELU),
+        (LogisticRegression(C=1.0), LogisticRegression(C=2.0)),
+        (LogisticRegression(), RandomForestClassifier()),
+        (VoteFilter([("a", INNScorer(lr=0.1))]), VoteFilter([("a", INNScorer(lr=0.2))])),
+        (np.arange(4), np.arange(4.0)),
+        (np.arange(4), np.arange(4)[:, None]),
+        (np.random.RandomState(0), np.random.RandomState(1)),
+        (Custom(0.5), Custom(0.6)),
+        (partial(np.clip, a_min=1), partial(np.clip, a_min=2)),
+        (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)),
+        (torch.float32, torch.float64),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_differs_is_described_otherwise(one, other):
+    assert described(one) != described(other)
+
+
+def test_every_row_of_an_array_counts():
+    X = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
+    known = fingerprint(rows_of(X))
+    assert known == fingerprint(rows_of(X.copy())) and "5000 rows of shape (3,)" in known
+    for row in (0, 4095, 4096, 4999):
+        changed = X.copy()
+        changed[row, 1] = np.nextafter(changed[row, 1], 9)
+        assert fingerprint(rows_of(changed)) != known
+    assert fingerprint(rows_of(X[::-1].copy())) != known
+
+
+def test_a_sample_of_rows_on_disk_counts(tmp_path):
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (5000, 3))
+    X[:] = np.random.default_rng(0).normal(size=(5000, 3))
+    read, known = [], fingerprint(rows_of(X))
+    rows = rows_of(X)
+    plain = rows.read
+    rows.read = lambda index: read.append(len(index)) or plain(index)
+    assert fingerprint(rows) == known and sum(read) == 2 * 256
+    X[4999] += 1
+    assert fingerprint(rows_of(X)) != known
+
+
+def test_rows_that_differ_from_one_reading_to_the_next_are_known_by_their_number():
+    dataset = Random(np.zeros((300, 4, 4), np.float32))
+    assert fingerprint(rows_of(dataset)) == fingerprint(rows_of(dataset)) == "300 rows of shape (1, 4, 4)"
+
+
+def test_labels_as_objects_have_a_digest():
+    names = np.array(["a", "b"], dtype=object)
+    assert digest(names) == digest(names.copy()) != digest(np.array(["a", "c"], dtype=object))
+
+
+def test_copies_are_counted_by_row_and_by_row_and_class():
+    X = np.random.default_rng(0).normal(size=(5000, 3))
+    X[4500:4600] = X[:100]
+    codes = np.zeros(5000, dtype=np.int64)
+    codes[4500:4510] = 1
+    assert count_copies(rows_of(X), codes) == (100, 90)
+    images = np.random.default_rng(0).integers(0, 255, (50, 8, 8, 3)).astype(np.uint8)
+    images[7] = images[30]
+    assert count_copies(rows_of(images), codes[:50]) == (1, 1)
