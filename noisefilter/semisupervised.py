@@ -269,6 +269,7 @@ def mixmatch_epoch(
         If the loss stops being finite.
     """
     _check(net, rows, batch_size, temperature, mixup_alpha)
+    labeled = torch.as_tensor(labeled, device=rows.device)
     halves = Halves(labeled.nonzero()[:, 0], (~labeled).nonzero()[:, 0])
     if not len(halves.labeled):
         raise InputError("labeled must hold at least one row, got none. floored() sees to that.")

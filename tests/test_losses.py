@@ -1,4 +1,4 @@
-"""Losses of Jo-SRC: against one row at a time, written from the paper, and at extreme logits."""
+"""Losses: against one row at a time, written from the papers, and at extreme logits."""
 
 import math
 
@@ -119,3 +119,42 @@ def test_strangers_are_driven_apart_only_up_to_the_cap():
     )  # (p - p') (log p - log p'), twice, of the second row
     assert float(loss.detach()) == pytest.approx(-(CAP / math.log(2) + apart) / 2, rel=1e-5)
     assert (logits.grad[0] == 0).all() and (logits.grad[1] != 0).all()
+
+
+# --- MixMatch and DivideMix -----------------------------------------------------------------------
+
+
+def test_soft_cross_entropy_is_eq_9_row_by_row(batch):
+    log_probs = torch.log_softmax(batch[0].detach(), 1)
+    targets = torch.softmax(batch[1].detach(), 1)
+    expected = [
+        -sum(y * math.log(p) for y, p in zip(row, probs, strict=True))
+        for row, probs in zip(targets.tolist(), log_probs.exp().tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(losses.soft_cross_entropy(log_probs, targets), expected, rtol=1e-9)
+    onehot = torch.eye(4, dtype=torch.float64)[batch[2]]
+    plain = torch.nn.functional.cross_entropy(batch[0].detach(), batch[2], reduction="none")
+    np.testing.assert_allclose(losses.soft_cross_entropy(log_probs, onehot), plain, rtol=1e-9)
+
+
+def test_brier_is_the_mean_over_classes():
+    probs, targets = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.0, 1.0]]), torch.tensor([[1.0, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(losses.brier(probs, targets), [0.14 / 3, 2 / 3], rtol=1e-6)
+
+
+def test_uniform_penalty_is_a_divergence_from_the_mean_prediction(batch):
+    probs = torch.softmax(batch[0].detach(), 1)
+    expected = entropy_of([0.25] * 4, probs.mean(0).tolist())
+    assert float(losses.uniform_penalty(probs.log())) == pytest.approx(expected, rel=1e-9)
+    sure_of_each = torch.log_softmax(1e4 * torch.eye(4), 1)  # every class once: nothing to punish
+    assert float(losses.uniform_penalty(sure_of_each)) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [200.0, 1e4])
+def test_a_class_that_nobody_predicts_is_still_learned(size):
+    """Its mean probability is zero in float32, whose logarithm would be infinite."""
+    logits = torch.tensor([[size, 0.0, 0.0], [size, 0.0, -1.0]], requires_grad=True)
+    loss = losses.uniform_penalty(logits.log_softmax(1))
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
+    assert (logits.grad[:, 0] > 0).all() and (logits.grad[:, 1] < 0).all()
