@@ -158,6 +158,14 @@ def test_the_state_is_a_copy_and_so_is_what_was_loaded():
     assert bits(net.state()[0]) != before
 
 
+def test_tuples_of_an_optimizer_are_tuples_again():
+    net, rows, _ = begun(make(**ADAM))
+    run(net, rows, [0])
+    other, _, _ = begun(make(**ADAM, optimizer__betas=(0.5, 0.6)))
+    other.load_state(*sent(*net.state()))
+    assert other.optimizer_.param_groups[0]["betas"] == (0.9, 0.999)
+
+
 @pytest.mark.parametrize("kind", NETS)
 def test_loading_keeps_memory_layouts(kind):
     net, rows, _ = begun(NETS[kind]())
