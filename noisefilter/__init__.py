@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
     from noisefilter.trainers.dividemix import DivideMixClassifier
+    from noisefilter.trainers.josrc import JoSRCClassifier
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
     from noisefilter.voting import VoteFilter
 
@@ -32,6 +33,7 @@ _HOME = {
     "FilterSampler": "compose",
     "FilteredClassifier": "compose",
     "INNScorer": "filters.inn",
+    "JoSRCClassifier": "trainers.josrc",
     "JoSRCSelector": "filters.josrc",
     "LossVariationSelector": "filters.loss_variation",
     "Net": "net",
@@ -53,6 +55,7 @@ __all__ = [
     "FilterSampler",
     "FilteredClassifier",
     "INNScorer",
+    "JoSRCClassifier",
     "JoSRCSelector",
     "LossVariationSelector",
     "Net",

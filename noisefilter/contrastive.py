@@ -27,6 +27,7 @@ from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE
 _EVAL_BATCH = 1000
 _FEWEST_CLEAN = 0.01  # of the rows; fewer, and the threshold stops rising
 _RAMP = 9  # n / (n + 9) is the decay that looks back over a tenth of n steps
+LEARN_FROM = ("clean", "clean+id", "all")
 
 
 class Views(NamedTuple):
@@ -118,6 +119,9 @@ class TwoViewNet(Net):
         s of Eq. (7).
     ood_cap : float
         Largest divergence, in nats, that the views of rows out of distribution are driven to.
+    learn_from : {"clean", "clean+id", "all"}
+        Of which groups the batches after the warm-up are made, the ablations of Table 6: rows of others are
+        left out of both losses, whose means are over the rows left in.
 
     Attributes
     ----------
@@ -131,6 +135,7 @@ class TwoViewNet(Net):
     # Of what is pickled, skorch moves these to a device at hand, and what it makes itself.
     cuda_dependent_attributes_: ClassVar = [
         *Net.cuda_dependent_attributes_, "teacher_", "groups_", "warm_sum_", "likelihoods_", "limits_",
+        "held_clean_",
     ]  # fmt: skip
 
     def __init__(
@@ -147,6 +152,7 @@ class TwoViewNet(Net):
         teacher_decay: float = 0.99,
         ood_temperature: float = 10.0,
         ood_cap: float = 5.0,
+        learn_from: str = "all",
         **kwargs: Any,
     ):
         super().__init__(module, *args, **kwargs)
@@ -160,6 +166,7 @@ class TwoViewNet(Net):
         self.teacher_decay = teacher_decay
         self.ood_temperature = ood_temperature
         self.ood_cap = ood_cap
+        self.learn_from = learn_from
 
     _kept_tensors = ("groups_", "warm_sum_", "likelihoods_", "limits_")
     _kept_values = (*Net._kept_values, "epoch_", "threshold_", "last_threshold_", "frozen_")
@@ -171,6 +178,8 @@ class TwoViewNet(Net):
                 raise ParameterError(
                     f"{name} must be {wanted!r} where Jo-SRC's loss is trained, got {getattr(self, name)!r}."
                 )
+        if self.learn_from not in LEARN_FROM:
+            raise ParameterError(f"learn_from must be one of {LEARN_FROM}, got {self.learn_from!r}.")
 
     # -- one epoch after the other ----------------------------------------------------------------
 
@@ -187,7 +196,25 @@ class TwoViewNet(Net):
         self.likelihoods_ = torch.ones(len(rows), device=rows.device)
         self.limits_ = torch.full((n_classes,), torch.inf, device=rows.device)
         self.epoch_, self.threshold_, self.last_threshold_, self.frozen_ = -1, 0.0, 0.0, False
+        self.held_clean_: Tensor | None = None
+        self.held_epochs_ = 0
         return n_classes
+
+    def hold(self, clean: Tensor, n_epochs: int) -> None:
+        """Take the rows marked, (n,) bool, for clean in the first epochs, and no others.
+
+        Call it behind :meth:`begin`, also before :meth:`load_state`. The others still have a wrong label or
+        are out of distribution by whether their views agree.
+        """
+        self.held_clean_, self.held_epochs_ = clean, n_epochs
+
+    def _holds(self) -> bool:
+        return self.held_clean_ is not None and self.epoch_ < self.held_epochs_
+
+    def end(self, rows: Rows, codes: Tensor) -> None:
+        """Close a training that :meth:`begin` opened, and let go of what it needed; see :meth:`Net.end`."""
+        super().end(rows, codes)
+        del self.warm_sum_, self.likelihoods_, self.held_clean_
 
     def _parts(self) -> dict[str, nn.Module]:
         return {**super()._parts(), "teacher": self.teacher_.module}
@@ -217,10 +244,11 @@ class TwoViewNet(Net):
     def on_epoch_end(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kw: Any) -> None:
         """Write down the sizes of the three groups; freeze the threshold where hardly a row reaches it."""
         counts = torch.bincount(self.groups_, minlength=3).tolist()
-        self.history.record("threshold", self.threshold_)
+        self.history.record("threshold", None if self._holds() else self.threshold_)
         for name, group in (("n_clean", CLEAN), ("n_id", ID_NOISE), ("n_ood", OOD_NOISE)):
             self.history.record(name, counts[group])
-        if not self.frozen_ and counts[CLEAN] < _FEWEST_CLEAN * len(self.groups_):
+        few = counts[CLEAN] < _FEWEST_CLEAN * len(self.groups_)
+        if few and not self.frozen_ and not self._holds():
             self.threshold_, self.frozen_ = self.last_threshold_, True
         if self.least_clean > 0:
             self._set_limits(dataset_train[1])
@@ -285,22 +313,30 @@ class TwoViewNet(Net):
         likelihoods = losses.js_likelihood(first, losses.smoothed(target, first.shape[1], self.eps_js))
         self.likelihoods_[index] = likelihoods
         clean = likelihoods >= self.limits_[target].clamp_max(self.threshold_)
+        if self.held_clean_ is not None and self._holds():
+            clean = self.held_clean_[index]
         rejected = torch.where(first.argmax(1) == second.argmax(1), ID_NOISE, OOD_NOISE)
         return torch.where(clean, CLEAN, rejected).to(torch.uint8)
 
     def _objective(
         self, first: Tensor, second: Tensor, groups: Tensor, target: Tensor, views: tuple[Tensor, Tensor]
     ) -> Tensor | None:
-        """Return the loss of the batch, ``None`` where the warm-up finds nothing to learn from."""
+        """Return the loss of the batch, ``None`` where there is nothing in it to learn from."""
         clean, strange = groups == CLEAN, groups == OOD_NOISE
         targets = losses.smoothed(target, first.shape[1], self.eps_target)
         if self.epoch_ < self.warmup_epochs:
             if not clean.any():
                 return None
             return losses.two_view_cross_entropy(first[clean], second[clean], targets[clean]).mean()
-        taught = self._taught(views, half=self._half_training())
-        targets = torch.where(clean[:, None], targets, taught)
-        targets = torch.where(strange[:, None], losses.softened(taught, self.ood_temperature), targets)
+        if self.learn_from != "clean":
+            taught = self._taught(views, half=self._half_training())
+            targets = torch.where(clean[:, None], targets, taught)
+            targets = torch.where(strange[:, None], losses.softened(taught, self.ood_temperature), targets)
+        if self.learn_from != "all":
+            learned = clean if self.learn_from == "clean" else ~strange
+            if not learned.any():
+                return None
+            first, second, targets, strange = (t[learned] for t in (first, second, targets, strange))
         return losses.josrc_loss(first, second, targets, strange, self.consistency, self.ood_cap)
 
     def _taught(self, views: tuple[Tensor, Tensor], half: bool = False) -> Tensor:
@@ -314,10 +350,12 @@ class TwoViewNet(Net):
     def warm_probs(self) -> NDArray[np.float32] | None:
         """Return the first view's probabilities (n, K) averaged over the second half of the warm-up.
 
-        ``None`` without a warm-up. Nobody has told the network what to say of rejected rows by then.
+        ``None`` before these epochs, and without a warm-up. Nobody has told the network what to say of
+        rejected rows by then.
         """
-        seen = min(self.epoch_ + 1, self.warmup_epochs) - self.warmup_epochs // 2
-        return (self.warm_sum_ / seen).cpu().numpy() if seen > 0 else None
+        # Each look adds a distribution; where an epoch was interrupted, some rows had one more than others.
+        seen = self.warm_sum_.sum(dim=1, keepdim=True).round()
+        return (self.warm_sum_ / seen).cpu().numpy() if seen.min() >= 1 else None
 
     # -- after training ---------------------------------------------------------------------------
 

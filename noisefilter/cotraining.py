@@ -7,8 +7,7 @@ J. Li, R. Socher & S. Hoi, "DivideMix: learning with noisy labels as semi-superv
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from noisefilter.batches import Rows, count_batches, picked
 from noisefilter.contrastive import MeanTeacher
 from noisefilter.errors import InputTypeError, TrainingDivergedError
 from noisefilter.models import NetModel, build_model, check_outputs
-from noisefilter.net import Net, derived_seed, local_seed
+from noisefilter.net import Net, local_seed
 from noisefilter.progress import Progress
 from noisefilter.scores import log_probability
 from noisefilter.semisupervised import mixmatch_epoch, ramp
@@ -210,19 +209,13 @@ class CoTraining(ABC):
     def _warm_up(self, epoch: int, bar: Progress) -> dict[str, Any]:
         rows, targets = self._warmup_rows()
         for net in self.nets:
-            with self._drawing(net, epoch):
+            with net.drawing(epoch):
                 net.run_epoch(rows, targets, epoch, bar)
         losses = [float(net.history[-1]["train_loss"]) for net in self.nets]
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
 
     def _lr(self) -> float:
         return float(self.nets[0]._parameter_groups()[0]["lr"])
-
-    @contextmanager
-    def _drawing(self, net: Net, epoch: int) -> Iterator[torch.Generator]:
-        """Let everything be drawn from the net's seed and the number of the epoch."""
-        with local_seed(derived_seed(net.seed_, epoch), self.rows.device):
-            yield net.reseed(epoch)
 
     def _mixmatch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         if self.averages is None and self.weight_average is not None:
@@ -248,7 +241,7 @@ class CoTraining(ABC):
         average = None if self.averages is None else self.averages[which]
         start = self.n_ssl_steps[which]
         dataset = (self.rows, self.targets)
-        with self._drawing(net, epoch) as generator:
+        with net.drawing(epoch) as generator:
             net._set_learning_rate(epoch)
             net.notify("on_epoch_begin", dataset_train=dataset, dataset_valid=None)
             found = mixmatch_epoch(
@@ -284,7 +277,7 @@ class CoTraining(ABC):
     def _evaluated(self, which: int, rows: Rows) -> NDArray[Any]:
         """Return the probabilities (m, K) of one network."""
         net = self.nets[which]
-        with _asked_by(net, None if self.averages is None else self.averages[which].module):
+        with net.answered_by(None if self.averages is None else self.averages[which].module):
             probs = net.evaluate(rows)[0]
         if not np.isfinite(probs).all():
             raise TrainingDivergedError(
@@ -366,18 +359,6 @@ def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:
     logs = np.mean([np.log(np.clip(each, _SMALLEST, None)) for each in probs], axis=0)
     joint = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(joint / joint.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-@contextmanager
-def _asked_by(net: Net, module: nn.Module | None) -> Iterator[None]:
-    """Let another module answer for the net."""
-    own = net.module_
-    if module is not None:
-        net.module_ = module
-    try:
-        yield
-    finally:
-        net.module_ = own
 
 
 def _behind(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -203,9 +203,9 @@ class Net(NeuralNetClassifier):
     error. An interrupt is passed on; only skorch's ``EarlyStopping`` ends a training in peace.
     ``X`` may be any array or a :class:`noisefilter.batches.Rows`; ``y`` are class numbers.
 
-    Who wants to do something between the epochs drives them: ``initialize``, ``begin``, then ``reseed`` and
-    ``run_epoch`` for each, and ``end``; ``begin`` and each epoch inside a :func:`local_seed` of their own.
-    Such a training can be taken up again in another process from ``state``, with the same bits.
+    Who wants to do something between the epochs drives them: ``initialize``, ``begin`` inside a
+    :func:`local_seed`, then ``run_epoch`` inside ``drawing`` for each, and ``end``. Such a training can be
+    taken up again in another process from ``state``, with the same bits.
 
     Parameters
     ----------
@@ -300,6 +300,7 @@ class Net(NeuralNetClassifier):
         self.record_from = record_from
         self.random_state = random_state
 
+    module_: Any
     _plan: _Plan | None = None
     # Attributes that change from epoch to epoch, beside those of modules, optimizers and recorder.
     _kept_tensors: tuple[str, ...] = ()
@@ -414,6 +415,22 @@ class Net(NeuralNetClassifier):
         self._close()
         self._let_go()
         self.notify("on_train_end", X=rows, y=codes)
+
+    @contextmanager
+    def drawing(self, *numbers: int) -> Iterator[torch.Generator]:
+        """Let all that is drawn inside follow from the net's seed and numbers of at least 0."""
+        with local_seed(derived_seed(self.seed_, *numbers), self._torch_device):
+            yield self.reseed(*numbers)
+
+    @contextmanager
+    def answered_by(self, module: nn.Module | None) -> Iterator[None]:
+        """Let another module, a moving average say, answer for the net's own; None leaves it at that."""
+        own = self.module_
+        self.module_ = own if module is None else module
+        try:
+            yield
+        finally:
+            self.module_ = own
 
     def reseed(self, *numbers: int) -> torch.Generator:
         """Seed order and augmentation of what comes next from the net's seed and numbers of at least 0.

@@ -106,8 +106,8 @@ class Training(Protocol):
         """Return probabilities (m, K) in the order of the class numbers; changes nothing in the training."""
         ...
 
-    def judged(self) -> Judged:
-        """Return the judgement of the training rows, after any whole epoch."""
+    def judged(self) -> Judged | Verdict:
+        """Return the judgement of the training rows after any whole epoch; a verdict in class numbers."""
         ...
 
     def release(self) -> None:
@@ -531,7 +531,9 @@ def _in_labels(verdict: Verdict, labels: Labels) -> Verdict:
     )
 
 
-def _verdict(judged: Judged, labels: Labels, method: str) -> Verdict:
+def _verdict(judged: Judged | Verdict, labels: Labels, method: str) -> Verdict:
+    if isinstance(judged, Verdict):
+        return replace(_in_labels(judged, labels), method=method)
     probs = np.asarray(judged.probs, dtype=np.float64)
     if not (np.isfinite(probs).all() and np.isfinite(judged.scores).all()):
         raise TrainingDivergedError(

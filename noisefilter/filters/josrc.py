@@ -19,7 +19,7 @@ from noisefilter.inputs import Labels
 from noisefilter.models import Model, NetModel
 from noisefilter.net import Net
 from noisefilter.splits import Split
-from noisefilter.trained import NetworkFilter, check_positive, log_odds
+from noisefilter.trained import NetworkFilter, Planted, check_positive, log_odds
 from noisefilter.verdict import Signals, Verdict
 
 __all__ = ["JoSRCSelector"]
@@ -33,6 +33,17 @@ class _Fitted(NamedTuple):
 
     net: TwoViewNet
     rows: Rows  # the first one of fit, which tells the shape
+
+
+def look_again(net: TwoViewNet, rows: Rows, planted: Planted, features: NDArray[Any] | None) -> Signals:
+    """Return the signals of a trained net's rows, from a last look at them."""
+    seen = net.look(rows)
+    return Signals(
+        probs=seen.probs, view_probs=seen.view_probs, teacher_probs=seen.teacher_probs,
+        features=seen.features if features is None else features,
+        mean_probs=net.warm_probs(),
+        **planted.probes,
+    )  # fmt: skip
 
 
 class JoSRCSelector(NetworkFilter):
@@ -269,16 +280,9 @@ class JoSRCSelector(NetworkFilter):
         planted = self._plant(codes, n_classes, rng)
         net = self._two_view_net(rows, n_classes, rng)
         NetModel(net).train(rows, planted.trained, n_classes)
-        seen = net.look(rows)
-        signals = Signals(
-            probs=seen.probs, view_probs=seen.view_probs, teacher_probs=seen.teacher_probs,
-            features=seen.features if features is None else features,
-            mean_probs=net.warm_probs(),
-            **planted.probes,
-        )  # fmt: skip
-        return signals, _Fitted(net, first_row(rows))
+        return look_again(net, rows, planted, features), _Fitted(net, first_row(rows))
 
-    def _two_view_net(self, rows: Rows, n_classes: int, rng: Any) -> TwoViewNet:
+    def _two_view_net(self, rows: Rows, n_classes: int, rng: Any, **more: Any) -> TwoViewNet:
         model: Model = self._build(rows, n_classes, (), rng, objective="cross_entropy")
         if not isinstance(model, NetModel) or type(model.net) is not Net:
             raise InputTypeError(
@@ -297,7 +301,7 @@ class JoSRCSelector(NetworkFilter):
             "teacher_decay": self.teacher_decay, "ood_temperature": self.ood_temperature,
             "ood_cap": self.ood_cap,
         }  # fmt: skip
-        return two_view_net(model.net, self.optimizer, settings)
+        return two_view_net(model.net, self.optimizer, settings | more)
 
     def _thresholds(self, n_classes: int) -> tuple[float, float]:
         default = scores.js_thresholds(n_classes, self.eps_js)
@@ -320,7 +324,7 @@ class JoSRCSelector(NetworkFilter):
                     f"label is no likelier than another, got {getattr(self, name)!r}."
                 )
 
-    def _warn_of_smoothing(self, n_classes: int) -> None:
+    def _warn_of_smoothing(self, n_classes: int, stacklevel: int = 4) -> None:
         nothing, sure = scores.js_limits(n_classes, self.eps_js)
         warmup, final = self._thresholds(n_classes)
         if nothing >= warmup or sure < final:
@@ -330,7 +334,7 @@ class JoSRCSelector(NetworkFilter):
                 f"{nothing:.3g}, one that is sure and right {sure:.3g}. Use eps_js=0.1 and the default "
                 "thresholds.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
 
     def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
