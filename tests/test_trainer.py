@@ -34,10 +34,12 @@ from noisefilter import (
 )
 from noisefilter.batches import count_batches, picked
 from noisefilter.errors import InputError, InputTypeError, LabelError, ParameterError, TrainingDivergedError
+from noisefilter.inputs import check_labels
 from noisefilter.models import build_model
 from noisefilter.net import derived_seed, local_seed
 from noisefilter.scores import log_margin
-from noisefilter.trainer import BaseTrainer, Judged
+from noisefilter.states import load_verdict, verdict_state
+from noisefilter.trainer import BaseTrainer, Judged, _in_class_numbers, _in_labels
 
 
 class PlainTraining:
@@ -123,6 +125,7 @@ class Plain(BaseTrainer):
 PUBLIC = [getattr(noisefilter, name) for name in noisefilter.__all__]
 TRAINERS = [Plain, *(kind for kind in PUBLIC if inspect.isclass(kind) and issubclass(kind, BaseTrainer))]
 every_trainer = pytest.mark.parametrize("kind", TRAINERS, ids=lambda kind: kind.__name__)
+TRANSITION = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.0, 0.4, 0.6]])
 ARRAYS = ("labels", "classes", "scores", "partition", "alternatives", "clean_proba", "transition_matrix")
 
 
@@ -295,6 +298,37 @@ def test_a_filter_before_and_a_filter_inside_are_the_same(kind, blobs):
     alone = short(kind).fit(blobs.X, names[blobs.y])
     assert not hasattr(alone, "given_verdict_")
     assert not np.array_equal(alone.predict_proba(blobs.X), inside.predict_proba(blobs.X))
+
+
+def test_a_verdict_in_class_numbers_and_back():
+    # Numbers 0, 1, 2 are b, c, a: a cycle, which is no inverse of itself.
+    y = np.array(["b", "b", "c", "a", "c"])
+    verdict = Verdict(
+        labels=y,
+        classes=np.array(["a", "b", "c"]),
+        scores=np.arange(5.0),
+        partition=np.array([0, 1, 0, 2, 1]),
+        alternatives=np.array(["a", "c", "b", "c", "a"]),
+        transition_matrix=TRANSITION,
+        clean_proba=np.full(5, 0.5),
+        estimated_noise_rate=0.25,
+        noise_rate_interval=(0.125, 0.5),
+        threshold=1.5,
+        open_set=True,
+        method="any",
+    )
+    labels = check_labels(y)
+    numbered = _in_class_numbers(verdict, labels)
+    assert numbered.labels.tolist() == [0, 0, 1, 2, 1] and numbered.classes.tolist() == [0, 1, 2]
+    assert numbered.alternatives.tolist() == [2, 1, 0, 1, 2]
+    assert numbered.transition_matrix[2, 1] == verdict.transition_matrix[0, 2]
+    assert numbered.transition_matrix[0, 2] == verdict.transition_matrix[1, 0]
+    tensors, rest = verdict_state(numbered)
+    for again in (numbered, load_verdict(tensors, json.loads(json.dumps(rest)))):
+        back = _in_labels(again, labels)
+        assert_same_verdict(back, verdict)
+        for name in ("noise_rate_interval", "open_set", "method"):
+            assert getattr(back, name) == getattr(verdict, name)
 
 
 def test_training_uses_the_untouched_rows(blobs):
@@ -510,9 +544,6 @@ def test_bad_parameters(kind, blobs, parameters, message):
 # --- what a training tells ------------------------------------------------------------------------
 
 
-TRANSITION = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.0, 0.4, 0.6]])
-
-
 class TellingTraining(PlainTraining):
     """Records numbers of every kind, and finds strangers."""
 
@@ -652,6 +683,20 @@ def test_an_interrupted_run_is_taken_up_again_with_the_same_bits(
         whole = short(kind, **given).fit(blobs.X, blobs.y, eval_set=test)
         assert_same_fit(whole, read, blobs.X)
         assert_same_verdict(whole.given_verdict_, read.given_verdict_)
+
+
+@every_trainer
+def test_a_run_without_a_seed_keeps_the_one_it_drew(kind, blobs, monkeypatch, tmp_path):
+    trainer = interrupted(kind, monkeypatch, 3, max_epochs=4, random_state=None, checkpoint_dir=tmp_path)
+    monkeypatch.setattr(kind, "_seed", lambda self: 11)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(blobs.X, blobs.y)
+    monkeypatch.undo()
+    monkeypatch.setattr(kind, "_seed", lambda self: 99)
+    resumed = clone(trainer).fit(blobs.X, blobs.y)
+    monkeypatch.setattr(kind, "_seed", lambda self: 11)
+    whole = clone(trainer).set_params(checkpoint_dir=None).fit(blobs.X, blobs.y)
+    assert_same_fit(resumed, whole, blobs.X)
 
 
 @every_trainer
