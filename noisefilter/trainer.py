@@ -411,8 +411,9 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         check_is_fitted(self, "verdict_")
         training, shape, rank = self._fitted
         rows = same_shape(self._rows(self._check_new(X)), shape)
-        probs = np.asarray(training.predict(rows), dtype=np.float64)[:, rank]
-        return np.asarray(probs / probs.sum(axis=1, keepdims=True))
+        probs = np.asarray(training.predict(rows), dtype=np.float64)
+        # Summed before the columns are ordered: the last bit of a sum depends on the order.
+        return np.asarray((probs / probs.sum(axis=1, keepdims=True))[:, rank])
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the label of each row, (m,)."""
