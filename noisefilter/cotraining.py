@@ -30,6 +30,8 @@ __all__ = ["CoTraining", "Division", "two_nets"]
 
 _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows; only the progress bar reads it
+_BY_HEART = 0.1  # of planted labels, beyond chance
+_REMEMBERED = 0.9  # of earlier epochs, in each
 
 
 class Division(NamedTuple):
@@ -85,8 +87,12 @@ class CoTraining(ABC):
 
     It is a :class:`noisefilter.trainer.Training`; a trainer writes :meth:`divided`. After every epoch both
     networks look at all rows once, in evaluation mode and without augmentation. Their losses are what the
-    next division is made of, and their predictions, averaged over the second half of the warm-up, then over
-    the epochs since, from the middle of these over the second half alone, are what the verdict is made of.
+    next division is made of, and their predictions are what the verdict is made of: a mean over the epochs in
+    which each counts a tenth less than the next, begun anew when the warm-up ends.
+
+    The warm-up may plant wrong labels (:func:`noisefilter.splits.plant_probes`). It ends when the networks
+    begin to know these by heart: a tenth more of them are predicted than chance would have it. What then
+    follows trains on the labels that were given.
 
     Predictions are those of both networks together: :math:`\frac12 \sum_k \log p_k` up to a constant, which
     ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
@@ -104,9 +110,11 @@ class CoTraining(ABC):
     n_classes : int
         K.
     warmup_epochs : int
-        Epochs of plain training, by the objective of the nets.
+        Epochs of plain training, by the objective of the nets; at most, where there are planted rows.
     warmup_rows : (n,) bool array, optional
         Rows to warm up on, where it is known that others are wrong. All by default.
+    probe_rows, probe_codes : (m,) arrays, optional
+        Rows that are trained under a wrong label in the warm-up, and these labels.
     temperature, mixup_alpha, penalty : float
         See :func:`noisefilter.semisupervised.mixmatch_epoch`.
     ramp_steps : int
@@ -126,6 +134,8 @@ class CoTraining(ABC):
         *,
         warmup_epochs: int,
         warmup_rows: NDArray[np.bool_] | None = None,
+        probe_rows: NDArray[np.int64] | None = None,
+        probe_codes: NDArray[np.int64] | None = None,
         temperature: float,
         mixup_alpha: float,
         penalty: float,
@@ -148,10 +158,14 @@ class CoTraining(ABC):
         self.averages: tuple[MeanTeacher, MeanTeacher] | None = None
         self.losses = np.zeros((2, loss_epochs, len(rows)), dtype=np.float32)  # the newest last
         self.prob_sum = np.zeros((len(rows), n_classes), dtype=np.float32)
-        self.n_seen = 0  # epochs in it
+        self.n_seen = 0.0  # epochs in it, older ones counting less
         self.n_epochs_seen = 0
         self.n_ssl_steps = [0, 0]
         self.rate: float | None = None
+        self.probe_rows = np.zeros(0, dtype=np.int64) if probe_rows is None else probe_rows
+        self.probe_codes = np.zeros(0, dtype=np.int64) if probe_codes is None else probe_codes
+        self.learned = self.targets.clone()  # in the warm-up
+        self.learned[torch.from_numpy(self.probe_rows)] = torch.from_numpy(self.probe_codes).to(rows.device)
         known = np.ones(len(rows), dtype=bool) if warmup_rows is None else warmup_rows
         self.warmup = np.flatnonzero(known)
         self.n_steps = self._count_steps()  # as far as can be told
@@ -167,8 +181,8 @@ class CoTraining(ABC):
 
     def _warmup_rows(self) -> tuple[Rows, Tensor]:
         if len(self.warmup) == len(self.rows):
-            return self.rows, self.targets
-        return picked(self.rows, self.warmup), self.targets[torch.from_numpy(self.warmup)]
+            return self.rows, self.learned
+        return picked(self.rows, self.warmup), self.learned[torch.from_numpy(self.warmup)]
 
     # -- what a trainer writes --------------------------------------------------------------------
 
@@ -199,11 +213,18 @@ class CoTraining(ABC):
         """Train both networks for an epoch, and look at all rows."""
         if epoch < self.warmup_epochs:
             record = self._warm_up(epoch, bar)
-        else:
-            record = self._mixmatch(epoch, bar)
+            known_by_heart = self._look(epoch)
+            if len(self.probe_rows):
+                record["planted_known"] = known_by_heart
+                if known_by_heart > _BY_HEART:
+                    self.warmup_epochs = epoch + 1
+            if epoch + 1 == self.warmup_epochs:
+                self.rate = self._estimated_rate()
+            return record
+        if epoch == self.warmup_epochs:
+            self.prob_sum[:], self.n_seen = 0.0, 0.0
+        record = self._mixmatch(epoch, bar)
         self._look(epoch)
-        if epoch + 1 == self.warmup_epochs:
-            self.rate = self._estimated_rate()
         return record
 
     def _warm_up(self, epoch: int, bar: Progress) -> dict[str, Any]:
@@ -260,19 +281,28 @@ class CoTraining(ABC):
 
     # -- what is seen of the rows -----------------------------------------------------------------
 
-    def _look(self, epoch: int) -> None:
-        """Note the losses of both networks, and what they predict together."""
+    def _look(self, epoch: int) -> float:
+        """Note the losses of both networks, and what they predict together.
+
+        Returns which share of the planted labels is predicted, beyond what chance would have it.
+        """
         both = [self._evaluated(which, self.rows) for which in range(2)]
         for which, probs in enumerate(both):
             kept = self.losses[which]
             kept[:-1] = kept[1:]
             kept[-1] = -log_probability(probs, self.codes)
-        free = self.n_epochs - self.warmup_epochs
-        if epoch in (self.warmup_epochs // 2, self.warmup_epochs, self.warmup_epochs + free // 2):
-            self.prob_sum[:], self.n_seen = 0.0, 0
-        self.prob_sum += together(both)
-        self.n_seen += 1
+        self.prob_sum = _REMEMBERED * self.prob_sum + together(both)
+        self.n_seen = _REMEMBERED * self.n_seen + 1.0
         self.n_epochs_seen = epoch + 1
+        return float(np.mean([self._known_by_heart(probs.argmax(axis=1)) for probs in both]))
+
+    def _known_by_heart(self, predicted: NDArray[np.int64]) -> float:
+        """Compare planted labels with what is predicted, and with how often any other label is."""
+        if not len(self.probe_rows):
+            return 0.0
+        others = np.delete(predicted != self.codes, self.probe_rows)
+        chance = others.mean() / (self.n_classes - 1)
+        return float((predicted[self.probe_rows] == self.probe_codes).mean() - chance)
 
     def _evaluated(self, which: int, rows: Rows) -> NDArray[Any]:
         """Return the probabilities (m, K) of one network."""
@@ -296,7 +326,13 @@ class CoTraining(ABC):
 
     def _estimated_rate(self) -> float:
         """How many labels are wrong, by what the networks contradict beyond their doubt in the warm-up."""
-        return estimates.estimate_noise_rate(self.seen_probs(), self.codes)
+        probs = self.seen_probs()
+        if not len(self.probe_rows):
+            return estimates.estimate_noise_rate(probs, self.codes)
+        others = np.delete(np.arange(len(probs)), self.probe_rows)
+        return estimates.estimate_noise_rate(
+            probs[others], self.codes[others], probs[self.probe_rows], self.probe_codes
+        )
 
     def judged(self) -> Judged:
         """Judge the rows by the averaged predictions, as many as were found wrong in the warm-up."""
@@ -320,7 +356,7 @@ class CoTraining(ABC):
         }
         rest: dict[str, Any] = {
             "n_seen": self.n_seen, "n_epochs_seen": self.n_epochs_seen, "rate": self.rate,
-            "n_ssl_steps": self.n_ssl_steps,
+            "n_ssl_steps": self.n_ssl_steps, "warmup_epochs": self.warmup_epochs,
             "averaged_steps": None if self.averages is None else [each.n_steps for each in self.averages],
         }  # fmt: skip
         for which, net in enumerate(self.nets):
@@ -345,13 +381,14 @@ class CoTraining(ABC):
         self.prob_sum = tensors["prob_sum"].cpu().numpy()
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
         self.n_ssl_steps, self.rate = list(rest["n_ssl_steps"]), rest["rate"]
+        self.warmup_epochs = rest["warmup_epochs"]
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""
         rows, targets = self._warmup_rows()
         for net in self.nets:
             net.end(rows, targets)
-        del self.rows, self.targets, self.codes, self.losses, self.prob_sum, self.warmup
+        del self.rows, self.targets, self.learned, self.codes, self.losses, self.prob_sum, self.warmup
 
 
 def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:

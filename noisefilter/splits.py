@@ -43,6 +43,7 @@ __all__ = [
     "keep_fraction",
     "mapped_scores",
     "plant_probes",
+    "probe_share",
     "probes",
     "stranger_share",
     "strangers",
@@ -175,6 +176,14 @@ def plant_probes(codes: Codes, n_classes: int, share: float, rng: np.random.Gene
     )  # a share m / n is m rows in spite of rounding
     rows = rng.choice(len(codes), wanted, replace=False)
     return rows, (codes[rows] + rng.integers(1, n_classes, size=len(rows))) % n_classes
+
+
+def probe_share(n: int) -> float:
+    """Return how many of n rows are planted by default.
+
+    4 %, up to 200 rows where that is no more than a tenth, and at most 2,000 rows.
+    """
+    return min(2_000, max(0.04 * n, min(200, 0.1 * n))) / n
 
 
 def mapped_scores(scores: NDArray[Any], probe_rows: NDArray[Any]) -> Floats:

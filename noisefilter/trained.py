@@ -97,8 +97,7 @@ class NetworkFilter(BaseFilter):
         """Draw the rows that are trained under a wrong label on purpose, and these labels."""
         wanted = self.probes
         if wanted is None:
-            n = len(codes)
-            wanted = min(2_000, max(0.04 * n, min(200, 0.1 * n))) / n if self._wants_probes() else 0.0
+            wanted = splits.probe_share(len(codes)) if self._wants_probes() else 0.0
         draw = np.random.default_rng(rng.randint(2**31 - 1))
         rows, wrong = splits.plant_probes(codes, n_classes, wanted, draw)
         trained = codes.copy()

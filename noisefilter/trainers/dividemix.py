@@ -54,7 +54,13 @@ class DivideMixClassifier(BaseTrainer):
         Learning rate of SGD with Nesterov momentum 0.9, divided by 5 at half and at three quarters of the
         epochs. Default 0.05.
     warmup_epochs : int, optional
-        Default: as many as 1,500 steps take, at least 10, but no more than a third of the epochs.
+        At most, where there are `probes`. Default: as many as 1,500 steps take, at least 10, but no more than
+        a third of the epochs.
+    probes : float, optional
+        Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
+        when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.
+        Default: 4 %, up to 200 rows where that is no more than a tenth, and at most 2,000 rows; none where a
+        filter has judged before.
     confidence_penalty : bool, default=False
         Add the negative entropy of the predictions to the loss of the warm-up, so that networks are not too
         sure of wrong labels: meant for asymmetric noise.
@@ -101,13 +107,14 @@ class DivideMixClassifier(BaseTrainer):
 
     The verdict does not follow the last division, which on clean data divides all the same. Its scores are
     corrected log-odds of the given label (:func:`noisefilter.estimates.corrected_log_odds`) in the
-    predictions averaged over the second half of the epochs after the warm-up; it flags as many as the
-    networks contradicted beyond their doubt in the warm-up, or as the filter before said.
+    predictions of both networks, averaged over the last epochs; it flags as many as the networks contradicted
+    beyond their doubt, and the planted labels said, at the end of the warm-up, or as the filter before said.
 
-    Deviations from the paper, undone by :meth:`as_published` where they are parameters: the short warm-up and
-    the ramp count steps; moving averages of the weights; guesses in evaluation mode; floors for both sets
-    (:func:`noisefilter.semisupervised.floored`); a mixture that is fitted to the end, and where it finds no
-    two hills (Ashman's D < 1) a division by the rank of the losses at the estimated rate; the small networks.
+    Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
+    planted labels, which ends before they are learned; a ramp that counts steps; moving averages of the
+    weights; guesses in evaluation mode; floors for both sets (:func:`noisefilter.semisupervised.floored`); a
+    mixture that is fitted to the end, and where it finds no two hills (Ashman's D < 1) a division by the rank
+    of the losses at the estimated rate; the small networks.
 
     References
     ----------
@@ -134,6 +141,7 @@ class DivideMixClassifier(BaseTrainer):
         batch_size: int | None = None,
         lr: float | None = None,
         warmup_epochs: int | None = None,
+        probes: float | None = None,
         confidence_penalty: bool = False,
         clean_threshold: float = 0.5,
         unlabeled_weight: Any = "auto",
@@ -156,6 +164,7 @@ class DivideMixClassifier(BaseTrainer):
         self.batch_size = batch_size
         self.lr = lr
         self.warmup_epochs = warmup_epochs
+        self.probes = probes
         self.confidence_penalty = confidence_penalty
         self.clean_threshold = clean_threshold
         self.unlabeled_weight = unlabeled_weight
@@ -188,7 +197,7 @@ class DivideMixClassifier(BaseTrainer):
         """
         published: dict[str, Any] = {
             "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "warmup_epochs": 10,
-            "unlabeled_weight": 25.0, "ramp_steps": 6_250, "weight_average": None,
+            "probes": 0.0, "unlabeled_weight": 25.0, "ramp_steps": 6_250, "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
 
@@ -209,11 +218,17 @@ class DivideMixClassifier(BaseTrainer):
         nets = two_nets(
             self.estimator, self.network, rows, n_classes, settings, {"objective": objective}, rng
         )
+        share = 0.0 if given is not None else splits.probe_share(len(codes))
+        draw = np.random.default_rng(rng.randint(2**31 - 1))
+        probe_rows, probe_codes = splits.plant_probes(
+            codes, n_classes, share if self.probes is None else self.probes, draw
+        )
         return _DivideMix(
             nets, rows, codes, n_classes, warmup_epochs=self._n_warmup(nets[0], len(rows)),
             warmup_rows=None if given is None else given.clean_mask, temperature=self.temperature,
             mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
-            weight_average=self.weight_average, loss_epochs=5, given=given, trainer=self,
+            weight_average=self.weight_average, probe_rows=probe_rows, probe_codes=probe_codes,
+            loss_epochs=5, given=given, trainer=self,
         )  # fmt: skip
 
     def _n_warmup(self, net: Any, n: int) -> int:
@@ -229,6 +244,7 @@ class DivideMixClassifier(BaseTrainer):
         least = ("at least 0 and finite", lambda value: 0 <= value < np.inf)
         for name, kind, rule, holds in (
             ("warmup_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
+            ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
             ("clean_threshold", Real, *share),
             ("ramp_steps", Integral, "a whole number of at least 0", lambda value: value >= 0),
             ("temperature", Real, *positive),
