@@ -48,18 +48,19 @@ def build_app() -> typer.Typer:
     from noisefilter.audit.apply import apply
     from noisefilter.audit.command import audit
     from noisefilter.audit.plant import noise
+    from noisefilter.training.command import train
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
     about = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version.")
 
     def noisefilter(version: bool = about) -> None:
-        """Find wrong labels in a data set, look at them, and write the corrected data.
+        """Find wrong labels in a data set, look at them, write the corrected data, or train despite them.
 
         Example: noisefilter audit photos/ --out audit/
         """
 
     app.callback()(noisefilter)
-    for command in (audit, apply, noise):
+    for command in (audit, apply, train, noise):
         app.command()(command)
     return app
 

@@ -45,7 +45,7 @@ FLOORS = (
     {"base", "cotraining", "handover", "recorded", "step", "trained", "trainer"},
     {"filters"},
     {"trainers"},
-    {"compose", "judging", "voting", "datasets", "audit", "cli", "__main__"},
+    {"compose", "judging", "voting", "datasets", "audit", "training", "cli", "__main__"},
 )
 ENGINE = 1
 ENGINE_PACKAGES = {

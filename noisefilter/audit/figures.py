@@ -1,12 +1,13 @@
-"""The pictures of the report page: SVG that takes the colors of the page, light or dark."""
+"""The pictures of the pages: SVG that takes the colors of the page, light or dark."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree  # reads nothing but what matplotlib wrote
 
@@ -19,7 +20,7 @@ from noisefilter.verdict import Verdict
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["histogram_svg", "transition_svg"]
+__all__ = ["epochs_svg", "histogram_svg", "transition_svg"]
 
 # matplotlib wants real colors: each stands for a variable of the page and is replaced by it in the end.
 _INK, _MUTED, _LINE, _CLEAN, _WRONG = (f"#01020{digit}" for digit in range(1, 6))
@@ -32,6 +33,8 @@ _STYLE = {
     "svg.fonttype": "none",
 }  # fmt: skip
 _REFERENCE = re.compile(r"#(\w+)")
+_STROKES = ((_CLEAN, "-"), (_WRONG, "-"), (_MUTED, "--"), (_INK, ":"))
+_FEW_EPOCHS = 30  # up to here every epoch is marked by a point
 
 
 def histogram_svg(verdict: Verdict, truth: NDArray[Any] | None = None) -> str:
@@ -90,6 +93,72 @@ def transition_svg(verdict: Verdict, max_classes: int = 25) -> str:
             f"are given as {shown(verdict.classes[given])}."
         )
     return _inline(drawn.getvalue(), "transition", says)
+
+
+def epochs_svg(
+    name: str,
+    series: Mapping[str, Sequence[float | None]],
+    *,
+    start: int | None = None,
+    level: tuple[float, str] | None = None,
+    percent: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """Draw numbers over the epochs of a training.
+
+    Parameters
+    ----------
+    name : str
+        For the ids of the figure, one word.
+    series : mapping of str to sequence of float or None
+        One line each, one value for each epoch; None is a gap.
+    start : int, optional
+        The epoch, from 1, in which the warm-up has ended; a line stands before it.
+    level : (float, str), optional
+        A horizontal line, and what it is called.
+    percent : bool, default=False
+        Values are shares.
+    limits : (float, float), optional
+        Of the vertical axis.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` as of `histogram_svg`.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    with _canvas(name, (4.2, 3.3)) as (ax, drawn):
+        n_epochs = max(map(len, series.values()))
+        for (label, values), (color, style) in zip(series.items(), cycle(_STROKES), strict=False):
+            heights = [np.nan if value is None else value for value in values]
+            point: dict[str, Any] = {"marker": "o", "markersize": 4} if n_epochs <= _FEW_EPOCHS else {}
+            ax.plot(range(1, len(heights) + 1), heights, style, color=color, label=shown(label), **point)
+        if level is not None:
+            ax.axhline(level[0], color=_INK, linewidth=1, linestyle=":", label=level[1])
+        if start is not None:
+            ax.axvline(start - 0.5, color=_MUTED, linewidth=1, linestyle=(0, (2, 3)), label="end of warm-up")
+        ax.set_xlabel("epoch")
+        ax.set_xlim(0.5, n_epochs + 0.5)
+        ax.set_ylim(limits)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        ax.yaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{100 * value:g}%" if percent else f"{value:,g}")
+        )
+        ax.grid(axis="y")
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderpad=0, handlelength=1.6
+        )
+    last = [f"{label} {_last(values, percent)}" for label, values in series.items()]
+    return _inline(drawn.getvalue(), name, f"Over {n_epochs} epochs; in the last one {', '.join(last)}.")
+
+
+def _last(values: Sequence[float | None], percent: bool) -> str:
+    value = values[-1] if values else None
+    if value is None:
+        return "unknown"
+    return f"{value:.1%}" if percent else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
 
 
 @contextmanager

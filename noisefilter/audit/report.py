@@ -33,7 +33,7 @@ from noisefilter.errors import InputError
 from noisefilter.metrics import clean_auc, precision_recall_f1
 from noisefilter.verdict import Verdict
 
-__all__ = ["Report", "page_data", "write_report"]
+__all__ = ["Report", "page_data", "percent", "write_page", "write_report"]
 
 CONFUSIONS_SHOWN = 12
 NEXT_ROWS = 50  # rows judged clean with the lowest scores: what the threshold just let through
@@ -96,21 +96,40 @@ def write_report(folder: Path, report: Report) -> None:
     report : Report
         What to tell.
     """
-    package = files("noisefilter.audit")
-    css, js, theme, template = (
-        package.joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.css", "page.js", "theme.js", "template.html.jinja")
-    )
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown)
+    write_page(folder / "report.html", "audit/template.html.jinja", page_data(report))
+
+
+def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
+    """Write a page of a template that is that of an audit, or extends it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    template : str
+        A file below the package, with ``/``.
+    values : mapping
+        What the template names: those of `page_data`, and more.
+    """
+    css, js, theme = (_resource(f"audit/{name}") for name in ("page.css", "page.js", "theme.js"))
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_resource), autoescape=True, undefined=jinja2.StrictUndefined,
+        finalize=_shown,
+    )  # fmt: skip
     environment.trim_blocks = environment.lstrip_blocks = True
-    html = environment.from_string(template).render(
-        **page_data(report),
+    html = environment.get_template(template).render(
+        **values,
         css=Markup(css),
         js=Markup(js),
         theme=Markup(theme),
         hashes=Markup(f"{_csp_hash(theme)} {_csp_hash(js)}"),
     )
-    (folder / "report.html").write_text(html + "\n", encoding="utf-8", newline="\n")
+    path.write_text(html + "\n", encoding="utf-8", newline="\n")
+
+
+def _resource(name: str) -> str:
+    """Return a text file that comes with the package."""
+    return files("noisefilter").joinpath(*name.split("/")).read_text(encoding="utf-8")
 
 
 def _shown(value: Any) -> Any:
@@ -182,7 +201,8 @@ def _json(value: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Return a share as a page shows it."""
     return "< 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
 
 
@@ -191,7 +211,7 @@ def _headline(verdict: Verdict) -> str:
     if not flagged:
         return f"None of the {rows:,} labels looks wrong."
     looks = "label looks" if flagged == rows == 1 else "labels look" if flagged > 1 else "labels looks"
-    sentence = f"{flagged:,} of {rows:,} {looks} wrong ({_percent(flagged / rows)})."
+    sentence = f"{flagged:,} of {rows:,} {looks} wrong ({percent(flagged / rows)})."
     strangers = int(verdict.ood_mask.sum())
     if strangers:
         sentence += f" {strangers:,} of them {'seem' if strangers > 1 else 'seems'} to belong to no class."
@@ -204,14 +224,14 @@ def _cards(report: Report) -> list[dict[str, Any]]:
     flagged, strangers = int((~verdict.clean_mask).sum()), int(verdict.ood_mask.sum())
     rate, note = "unknown", "this method does not estimate it"
     if math.isfinite(verdict.estimated_noise_rate):
-        rate, note = _percent(verdict.estimated_noise_rate), "of all labels are wrong"
+        rate, note = percent(verdict.estimated_noise_rate), "of all labels are wrong"
     if verdict.noise_rate_interval is not None:
         note = "most likely between {:.1%} and {:.1%}".format(*verdict.noise_rate_interval)
     cards: list[dict[str, Any]] = [
         {
             "name": "Labels judged wrong",
             "value": f"{flagged:,}",
-            "note": f"{_percent(verdict.noise_rate)} of {len(verdict):,} labels",
+            "note": f"{percent(verdict.noise_rate)} of {len(verdict):,} labels",
         },
         {
             "name": "Estimated noise rate",
@@ -237,7 +257,7 @@ def _cards(report: Report) -> list[dict[str, Any]]:
 
 def _truth_cards(verdict: Verdict, wrong: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return how right the verdict was, where the truth is known."""
-    share = _percent(float(wrong.mean()))
+    share = percent(float(wrong.mean()))
     cards = [{"name": "Really wrong", "value": f"{wrong.sum():,}", "note": f"{share} of all labels"}]
     if not wrong.any():
         return cards
@@ -266,7 +286,7 @@ def _class_rows(verdict: Verdict, classes: list[tuple[Any, int, int]]) -> list[d
         often, times = next(iter(really[str(label)].most_common(1)), ("", 0))
         line = {"label": str(label), "rows": rows, "flagged": flagged, "really": often, "times": times}
         lines.append(
-            line | {"share": share, "percent": _percent(share), "bar": f"{100 * share / largest:.1f}%"}
+            line | {"share": share, "percent": percent(share), "bar": f"{100 * share / largest:.1f}%"}
         )
     return sorted(lines, key=lambda line: -line["share"])
 

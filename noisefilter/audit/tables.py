@@ -1,4 +1,4 @@
-"""The files of an audit, written whole or not at all."""
+"""The files of an audit or a training, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +24,53 @@ from noisefilter.verdict import CLEAN, OOD_NOISE, PARTITION_NAMES, Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_output", "escaped", "output_folder", "read_flagged", "summarize", "write_verdict"]
+__all__ = [
+    "AUDIT",
+    "TRAINING",
+    "Maker",
+    "check_output",
+    "escaped",
+    "output_folder",
+    "read_flagged",
+    "summarize",
+    "write_verdict",
+]
 
-MARKER = "audit.json"
-MADE_BY = "noisefilter audit"
+
+class Maker(NamedTuple):
+    """A command that fills an output folder.
+
+    Attributes
+    ----------
+    made_by : str
+        The command.
+    marker : str
+        The file that says so, and lists the others.
+    work : str
+        What people call what it made.
+    kept : str
+        A folder in the output folder that is not replaced; none if empty.
+    """
+
+    made_by: str
+    marker: str
+    work: str
+    kept: str = ""
 
 
-def check_output(out: str | os.PathLike[str]) -> Path:
+AUDIT = Maker("noisefilter audit", "audit.json", "audit")
+TRAINING = Maker("noisefilter train", "training.json", "training", "checkpoints")
+
+
+def check_output(out: str | os.PathLike[str], maker: Maker = AUDIT) -> Path:
     """Return the real path of an output folder, if writing it would destroy nothing.
 
     Parameters
     ----------
     out : str or path
         A folder that does not exist, is empty, or holds the files of an earlier audit and nothing else.
+    maker : Maker, default=AUDIT
+        The command that is to fill it, whose earlier work it may hold.
 
     Raises
     ------
@@ -51,11 +85,11 @@ def check_output(out: str | os.PathLike[str]) -> Path:
             f"The output must be a folder that can be replaced, got the mount point {str(folder)!r}. "
             "Name a folder inside it."
         )
-    others = sorted(_entries(folder) - _own_files(folder))
+    others = sorted(_entries(folder) - _own_files(folder, maker) - {maker.kept})
     if others:
         raise InputError(
-            f"The output folder must be new, empty or an earlier audit, got {str(folder)!r}, which holds "
-            f"other things, such as {others[0]!r}."
+            f"The output folder must be new, empty or an earlier {maker.work}, got {str(folder)!r}, which "
+            f"holds other things, such as {others[0]!r}."
         )
     if not os.access(_existing(folder.parent), os.W_OK | os.X_OK):
         raise InputError(f"The output must be in a folder that can be written, got {str(folder)!r}.")
@@ -66,11 +100,11 @@ def _entries(folder: Path) -> set[str]:
     return set(os.listdir(folder)) if folder.exists() else set()
 
 
-def _own_files(folder: Path) -> set[str]:
-    """Return the names an earlier audit says it wrote, or nothing where there was none."""
+def _own_files(folder: Path, maker: Maker) -> set[str]:
+    """Return the names an earlier audit or training says it wrote, or nothing where there was none."""
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        return {MARKER, *marker["files"]} if marker["made_by"] == MADE_BY else set()
+        marker = json.loads((folder / maker.marker).read_text(encoding="utf-8"))
+        return {maker.marker, *marker["files"]} if marker["made_by"] == maker.made_by else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -80,7 +114,9 @@ def _existing(folder: Path) -> Path:
 
 
 @contextmanager
-def output_folder(out: str | os.PathLike[str], about: Mapping[str, Any]) -> Iterator[Path]:
+def output_folder(
+    out: str | os.PathLike[str], about: Mapping[str, Any], maker: Maker = AUDIT
+) -> Iterator[Path]:
     """Give a new folder to write into, which takes the place of ``out`` when the block ends well.
 
     If the block raises, ``out`` is as it was, and nothing else is left. The folder gets a small
@@ -93,32 +129,44 @@ def output_folder(out: str | os.PathLike[str], about: Mapping[str, Any]) -> Iter
         The output folder; see `check_output`.
     about : mapping
         What to say in ``audit.json``. A number that is not finite becomes null.
+    maker : Maker, default=AUDIT
+        The command that fills it; a training writes ``training.json``, and its checkpoints stay.
     """
-    folder = check_output(out)
+    folder = check_output(out, maker)
     beside = _existing(folder.parent)
     new, old = (beside / f".{folder.name}.{os.getpid()}.{what}" for what in ("new", "old"))
     new.mkdir()
     try:
         yield new
-        marker = {"made_by": MADE_BY, "version": __version__, **_plain(about), "files": sorted(_entries(new))}
+        marker = {
+            "made_by": maker.made_by, "version": __version__, **_plain(about), "files": sorted(_entries(new))
+        }  # fmt: skip
         text = json.dumps(marker, indent=2, ensure_ascii=False, allow_nan=False)
-        (new / MARKER).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-        check_output(folder)  # the training took minutes: look again before anything is replaced
-        _replace(folder, new, old)
+        (new / maker.marker).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        check_output(folder, maker)  # the training took minutes: look again before anything is replaced
+        _replace(folder, new, old, maker.kept)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Put ``new`` in the place of ``folder``; whatever goes wrong, one of the two stands there afterwards."""
+def _replace(folder: Path, new: Path, old: Path, kept: str) -> None:
+    """Put ``new`` in the place of ``folder``; whatever goes wrong, one of the two stands there afterwards.
+
+    What is kept moves first, so that it is never in a folder that is about to be removed.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    moved = bool(kept) and os.path.lexists(folder / kept)
     try:
+        if moved:
+            (folder / kept).rename(new / kept)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
     finally:
         if old.exists() and not folder.exists():
             old.rename(folder)
+        if moved and os.path.lexists(new / kept):
+            (new / kept).rename(folder / kept)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -206,12 +254,12 @@ def _cells(frame: pd.DataFrame, name: str) -> list[Any]:
 
 
 def read_flagged(out: str | os.PathLike[str], store: Store) -> dict[int, str | None]:
-    """Return the rows that an earlier audit of the same data set judged wrong.
+    """Return the rows that an earlier audit or training of the same data set judged wrong.
 
     Parameters
     ----------
     out : str or path
-        The output folder of the audit.
+        The output folder of the audit or training.
     store : Store
         The data set.
 
@@ -228,12 +276,14 @@ def read_flagged(out: str | os.PathLike[str], store: Store) -> dict[int, str | N
     import pandas as pd
 
     folder = Path(out)
-    if not _own_files(folder):
+    maker = next((maker for maker in (AUDIT, TRAINING) if _own_files(folder, maker)), None)
+    if maker is None:
         raise InputError(f"audit must be the output folder of an audit, got {str(folder)!r}.")
-    marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    marker = json.loads((folder / maker.marker).read_text(encoding="utf-8"))
     if marker.get("fingerprint") != store.fingerprint:
         raise InputError(
-            f"The audit in {str(folder)!r} must be of this data set, got one of {marker.get('source')!r}."
+            f"The {maker.work} in {str(folder)!r} must be of this data set, got one of "
+            f"{marker.get('source')!r}."
         )
     path = folder / "verdict.parquet"
     try:

@@ -24,7 +24,7 @@ from noisefilter.errors import InputTypeError, NoiseFilterError
 from noisefilter.metrics import clean_auc, precision_recall_f1
 from noisefilter.verdict import PARTITION_NAMES, Verdict
 
-__all__ = ["complain", "one_sentence", "printable", "show", "show_facts"]
+__all__ = ["complain", "one_sentence", "overview", "printable", "show", "show_facts"]
 
 EXTRA = ("PIL", "jinja2", "matplotlib", "pandas", "pyarrow")  # beside typer and rich, what [audit] brings
 _CLASSES_SHOWN = 20
@@ -112,7 +112,7 @@ def show(
     if len(facts["suspects"]):
         _show_suspects(source, verdict, facts["suspects"])
     folder, *others = written
-    lines = _overview(source, verdict, facts)
+    lines = overview(source, verdict, facts)
     if decided:
         lines.append(("decided before", decided))
     lines.append(("seconds", f"{seconds:.1f}"))
@@ -134,7 +134,8 @@ def show_facts(lines: Iterable[tuple[str, str]]) -> None:
     Console().print(overview)
 
 
-def _overview(source: Source, verdict: Verdict, facts: dict[str, Any]) -> list[tuple[str, str]]:
+def overview(source: Source, verdict: Verdict, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return pairs of a name and a value about a verdict; the facts are those of `summarize`."""
     rows = facts["rows"]
     lines = [
         ("source", source.description),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noisefilter.datasets.arrays import (
     load_cifar,
@@ -94,13 +95,22 @@ def opened(source: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[
     return store, reading
 
 
-def loaded(store: Store, reading: Mapping[str, Any], verbose: bool = False) -> Source:
-    """Make the rows of a store numeric, by the options that `opened` returned."""
+def loaded(
+    store: Store,
+    reading: Mapping[str, Any],
+    verbose: bool = False,
+    held_out: NDArray[np.bool_] | None = None,
+) -> Source:
+    """Make the rows of a store numeric, by the options that `opened` returned.
+
+    Nothing is learned about columns from rows that are held out, (N,) bool.
+    """
     if "features" in reading:
         others = {name: reading[name] for name in reading if name != "features"}
         return _with_features(store, reading["features"], **others)
-    shown = {"verbose": verbose} if "verbose" in _options(store.load) else {}
-    return store.load(**{**reading, **shown})
+    known = {"verbose": verbose, "held_out": held_out}
+    takes = _options(store.load)
+    return store.load(**reading, **{name: value for name, value in known.items() if name in takes})
 
 
 def _with_features(

@@ -63,6 +63,7 @@ def numeric(
     decimal: Literal[".", ","] = ".",
     unusable: Mapping[str, str] = MappingProxyType({}),
     rows: NDArray[np.intp] | None = None,
+    held_out: NDArray[np.bool_] | None = None,
     place: Callable[[int], str] = "row {}".format,
     name: str = "the table",
 ) -> Prepared:
@@ -90,6 +91,9 @@ def numeric(
         More columns, which are not in ``frame`` because no such column can be used, and why.
     rows : (n,) int array, optional
         The numbers of these rows in the whole table, where some are not here.
+    held_out : (n,) bool array, optional
+        Rows to test on: they are made numeric like the others, but medians, scales, categories and whether a
+        column tells anything are read from the others alone.
     place : callable, default=``"row {}".format``
         What errors call a row of the whole table.
     name : str, default="the table"
@@ -114,7 +118,8 @@ def numeric(
     check_columns("categorical", categorical, [*frame.columns, *unusable], name)
     check_columns("drop", drop, [*frame.columns, *unusable], name)
     rows = np.arange(len(frame)) if rows is None else rows
-    reader = _Reader(missing, decimal, rows, place, name)
+    seen = np.ones(len(frame), dtype=bool) if held_out is None else ~held_out
+    reader = _Reader(missing, decimal, rows, seen, place, name)
     columns = [
         reader.left_out(column, "asked for by --drop")
         if column in drop
@@ -129,7 +134,8 @@ def numeric(
         raise InputError(f"{name} must have a column to judge rows by, got none: {why}{more}.")
     transformer = _transformer(used)
     values = pd.DataFrame({column.name: pd.Series(column.values) for column in used.values()})
-    X = np.asarray(transformer.fit_transform(values), dtype=np.float32)
+    fitted = transformer.fit(values if held_out is None else values[seen])
+    X = np.asarray(fitted.transform(values), dtype=np.float32)
     preparation = [(c.name, c.done if c.values is not None else f"left out: {c.reason}") for c in columns]
     return Prepared(X, preparation, left_out, transformer)
 
@@ -215,6 +221,7 @@ class _Reader:
     missing: tuple[str, ...]
     decimal: str
     rows: NDArray[np.intp]
+    seen: NDArray[np.bool_]  # rows to learn from; the others are only made numeric
     place: Callable[[int], str]
     table: str
 
@@ -227,7 +234,7 @@ class _Reader:
         if typed is not None:
             return self._numbers(name, *typed)
         texts = self._texts(cells)
-        if not len(texts.values):
+        if not (texts.codes[self.seen] >= 0).any():
             return self.left_out(name, "every cell is missing")
         if forced or isinstance(cells.dtype, pd.CategoricalDtype):
             return self._categories(name, texts, forced)
@@ -280,7 +287,8 @@ class _Reader:
 
     def _numbers(self, name: str, values: NDArray[np.float64], what: str) -> _Column:
         values = np.where(np.isin(values, _floats(np.array(self.missing, dtype=object))), np.nan, values)
-        known = values[~np.isnan(values)]
+        seen = values[self.seen]
+        known = seen[~np.isnan(seen)]
         too_large = np.abs(values) > _LARGEST
         if too_large.any():
             first = int(np.argmax(too_large))
@@ -291,19 +299,21 @@ class _Reader:
             )
         if not len(known):
             return self.left_out(name, "every cell is missing")
-        n_missing = len(values) - len(known)
+        n_missing = len(seen) - len(known)
         if not n_missing and (known == known[0]).all():
             return self.left_out(name, f"holds one value only, {known[0]:g}")
-        if not n_missing and _counts(values, self.rows):
+        if not n_missing and _counts(seen, self.rows[self.seen]):
             return self.left_out(name, "counts the rows, which gives the labels of a sorted table away")
         imputed = f", {n_missing:,} missing by their median and marked" if n_missing else ""
         return _Column(name, values, "numbers", f"{what}{imputed}, scaled")
 
     def _categories(self, name: str, texts: _Texts, forced: bool) -> _Column:
-        n_known, n_texts = int((texts.codes >= 0).sum()), len(texts.values)
-        n_missing = len(texts.codes) - n_known
+        codes = texts.codes[self.seen]
+        found = np.unique(codes[codes >= 0])
+        n_known, n_texts = int((codes >= 0).sum()), len(found)
+        n_missing = len(codes) - n_known
         if n_texts == 1 and not n_missing:
-            return self.left_out(name, f"holds one value only, {texts.values[0][:40]!r}")
+            return self.left_out(name, f"holds one value only, {texts.values[found[0]][:40]!r}")
         if not forced and (n_texts == n_known > 1 or (n_texts > _ONE_HOT and 2 * n_texts > n_known)):
             return self.left_out(
                 name, f"{n_texts:,} different texts in {n_known:,} cells, as in names or free text"

@@ -108,11 +108,13 @@ class HubStore(Store):
         backbone: str | None = None,
         image_size: int | None = None,
         skip_unreadable: bool = False,
+        held_out: NDArray[np.bool_] | None = None,
         verbose: bool = False,
     ) -> Source:
         """Decode the pictures as folders do, see `load_image_folder`; or make the columns numeric.
 
-        Rows without a label are skipped like pictures that cannot be read.
+        Rows without a label are skipped like pictures that cannot be read. Nothing is learned about columns
+        from rows that are held out, (N,) bool.
         """
         rows, left_out = self.usable(skip_unreadable)
         preparation: Sequence[tuple[str, str]] = ()
@@ -122,7 +124,7 @@ class HubStore(Store):
                     raise ParameterError(
                         f"{option} must be left out for rows without pictures, got {value!r}."
                     )
-            X, preparation, columns = self._numeric(rows)
+            X, preparation, columns = self._numeric(rows, held_out)
             left_out += columns
         else:
             X, read = read_all(
@@ -149,7 +151,9 @@ class HubStore(Store):
             )
         return [f"row {row}: its picture cannot be read" for row in rows]
 
-    def _numeric(self, rows: NDArray[np.intp]) -> tuple[NDArray[Any], list[tuple[str, str]], list[str]]:
+    def _numeric(
+        self, rows: NDArray[np.intp], held_out: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[Any], list[tuple[str, str]], list[str]]:
         from noisefilter.datasets.columns import as_names, numeric
 
         features, plain = self.dataset.features, self._plain()
@@ -165,6 +169,7 @@ class HubStore(Store):
                 drop=drop,
                 missing=self.missing,
                 rows=rows,
+                held_out=None if held_out is None else held_out[rows],
                 name=repr(str(self.path)),
             )
         except InputError as error:

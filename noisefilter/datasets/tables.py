@@ -22,7 +22,7 @@ from noisefilter.datasets.columns import Prepared, as_names, check_columns, name
 from noisefilter.datasets.source import Source, Store, is_missing, listed
 from noisefilter.errors import InputError
 
-__all__ = ["ColumnStore", "Prepared", "TableStore", "numeric"]
+__all__ = ["ColumnStore", "Prepared", "StackedTables", "TableStore", "numeric"]
 
 _LONGEST_CELL = 16_000_000  # characters; beyond, a quote has swallowed the file
 _LABEL_NAMES = frozenset({"label", "labels", "target", "class", "y"})
@@ -106,13 +106,17 @@ class ColumnStore(Store):
         table = table if rows is None else table.take(pa.array(rows, type=pa.int64()))
         return table.to_pandas(ignore_metadata=True, date_as_object=False)
 
-    def load(self, *, skip_unreadable: bool = False) -> Source:  # type: ignore[override]
+    def load(  # type: ignore[override]
+        self, *, skip_unreadable: bool = False, held_out: NDArray[np.bool_] | None = None
+    ) -> Source:
         """Make the columns numeric; see `numeric`.
 
         Parameters
         ----------
         skip_unreadable : bool, default=False
             Go on without rows that have no label, and name them in ``left_out``.
+        held_out : (N,) bool array, optional
+            Rows from which nothing is learned about the columns; see `numeric`.
 
         Raises
         ------
@@ -134,6 +138,7 @@ class ColumnStore(Store):
             decimal=self.decimal,
             unusable=self._unusable,
             rows=rows,
+            held_out=None if held_out is None else held_out[rows],
             place=self._place,
             name=repr(self.name),
         )
@@ -232,6 +237,53 @@ class TableStore(ColumnStore):
             _write_text(out, table, self._text)
         else:
             pq.write_table(table, out)
+
+
+class StackedTables(ColumnStore):
+    """A table with the rows of another one below its own: what makes columns numeric sees both as one.
+
+    Parameters
+    ----------
+    first, second : TableStore
+        Their columns have the same names, in any order, and the same types. How columns are read is said by
+        the first.
+
+    Raises
+    ------
+    InputError
+        If columns differ.
+    """
+
+    def __init__(self, first: TableStore, second: TableStore):
+        self.first, self.second = first, second
+        self.untyped, self.decimal = first.untyped, first.decimal
+        names = first.table.column_names
+        differ = sorted(set(names) ^ set(second.table.column_names))
+        if differ:
+            raise InputError(
+                f"{second.name!r} must have the columns of {first.name!r}, got a difference in "
+                f"{listed(differ)}."
+            )
+        try:
+            below = second.table.select(names).cast(first.table.schema)
+        except (pa.ArrowException, ValueError) as error:
+            raise InputError(
+                f"The columns of {second.name!r} must have the types they have in {first.name!r}, got an "
+                f"error: {' '.join(str(error).split()):.200}."
+            ) from error
+        super().__init__(
+            pa.concat_tables([first.table, below]), first.name, label=first.label,
+            categorical=first.categorical, drop=first.drop, missing=first.missing,
+        )  # fmt: skip
+
+    def _place(self, row: int) -> str:
+        if row < len(self.first):
+            return self.first._place(row)
+        return f"{self.second._place(row - len(self.first))} of {self.second.name!r}"
+
+    def write(self, out: Path, rows: NDArray[np.intp], labels: NDArray[Any]) -> None:
+        """Write rows of the first table alone."""
+        self.first.write(out, rows, labels)
 
 
 class _Text(NamedTuple):

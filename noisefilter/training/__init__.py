@@ -1,0 +1,1 @@
+"""The command ``noisefilter train``, and the page of a training."""

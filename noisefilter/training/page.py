@@ -1,0 +1,197 @@
+"""The page of a training: how it went, and what it makes of the labels; the latter as an audit shows it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from noisefilter.audit.figures import epochs_svg
+from noisefilter.audit.report import Report, page_data, percent, write_page
+
+__all__ = ["TestRows", "Trained", "training_data", "write_history", "write_training"]
+
+_LAST = 10
+
+
+@dataclass(frozen=True)
+class TestRows:
+    """The rows that accuracy was measured on.
+
+    Parameters
+    ----------
+    n_rows : int
+        How many.
+    came_from : str
+        For people: "20 % of the source" or the name of another one.
+    trusted : bool
+        Whether their labels are known to be right.
+    """
+
+    n_rows: int
+    came_from: str
+    trusted: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the page tells.
+
+    Parameters
+    ----------
+    report : Report
+        The verdict of the training rows, and how it was made.
+    trainer : str
+        Its name.
+    history : sequence of mapping
+        ``history_`` of the trainer.
+    accuracy : mapping, optional
+        ``eval_report_`` of the trainer.
+    test : TestRows, optional
+        What that was measured on.
+    parameters : mapping of str to str
+        Of the trainer.
+    """
+
+    report: Report
+    trainer: str
+    history: Sequence[Mapping[str, Any]]
+    accuracy: Mapping[str, Any] | None = None
+    test: TestRows | None = None
+    parameters: Mapping[str, str] | None = None
+
+
+def write_training(path: Path, trained: Trained) -> None:
+    """Write the page."""
+    write_page(path, "training/template.html.jinja", training_data(trained))
+
+
+def training_data(trained: Trained) -> dict[str, Any]:
+    """Gather everything the template shows, as plain values.
+
+    Returns
+    -------
+    dict
+        That of `page_data`, and what ``template.html.jinja`` names beside it.
+    """
+    data = page_data(trained.report)
+    columns = _columns(trained.history)
+    return data | {
+        "headline": _headline(trained),
+        "label_headline": data["headline"],
+        "trainer": trained.trainer,
+        "training_cards": _cards(trained),
+        "test": trained.test,
+        "curves": _curves(trained),
+        "columns": [_spoken(name) for name in columns],
+        "epochs": [[_cell(record.get(name)) for name in columns] for record in trained.history],
+        "parameters": dict(trained.parameters or {}),
+    }
+
+
+def _headline(trained: Trained) -> str:
+    rows, epochs = len(trained.report.verdict), len(trained.history)
+    if trained.accuracy is None or trained.test is None:
+        return f"Trained on {rows:,} rows, {epochs:,} {'epoch' if epochs == 1 else 'epochs'}."
+    share = percent(trained.accuracy["last"])
+    return f"{share} of {trained.test.n_rows:,} test rows are predicted right."
+
+
+def _cards(trained: Trained) -> list[dict[str, str]]:
+    """Return the key figures: name, value, and what it means."""
+    epochs, accuracy = len(trained.history), trained.accuracy
+    if accuracy is None:
+        return []
+    some = min(_LAST, epochs)
+    mean = "Mean of the last ten epochs" if some == _LAST else f"Mean of all {some} epochs"
+    return [
+        {
+            "name": "Last epoch",
+            "value": percent(accuracy["last"]),
+            "note": f"test accuracy of the networks as they are, after {epochs:,} epochs",
+        },
+        {"name": mean, "value": percent(accuracy["last_10"]), "note": "test accuracy, steadier than one"},
+        {
+            "name": "Best epoch",
+            "value": percent(accuracy["best"]),
+            "note": f"epoch {accuracy['best_epoch']:,}; to compare with papers, nothing was chosen by it",
+        },
+    ]
+
+
+def _curves(trained: Trained) -> list[dict[str, Any]]:
+    """Return the figures over the epochs: what they are called, what they say, and the picture."""
+    history, start = trained.history, _start(trained.history)
+    names = _columns(history)
+    curves = []
+    if "test_accuracy" in names:
+        curves.append({
+            "title": "Test accuracy",
+            "says": "Share of the test rows predicted right after each epoch.",
+            "svg": epochs_svg("accuracy", _series(history, ["test_accuracy"]), start=start, percent=True),
+        })  # fmt: skip
+    losses = [name for name in names if "loss" in name]
+    if losses:
+        curves.append({
+            "title": "Losses",
+            "says": "Mean over the steps of an epoch, on the training rows. After the warm-up the loss is "
+            "another one, so the two parts cannot be compared." if start else
+            "Mean over the steps of an epoch, on the training rows.",
+            "svg": epochs_svg("losses", _series(history, losses), start=start),
+        })  # fmt: skip
+    sizes = [name for name in names if name.startswith("n_")]
+    if sizes:
+        curves.append(_sizes(trained, sizes, start))
+    return [curve | {"svg": Markup(curve["svg"])} for curve in curves]
+
+
+def _sizes(trained: Trained, names: Sequence[str], start: int | None) -> dict[str, Any]:
+    source, n_rows = trained.report.source, len(trained.report.verdict)
+    level = None
+    if source.truth is not None:
+        level = float(np.sum(trained.report.verdict.labels == source.truth)), "right labels"
+    return {
+        "title": "Rows in each set",
+        "says": f"How the {n_rows:,} training rows are divided in each epoch.",
+        "svg": epochs_svg(
+            "sizes", _series(trained.history, names), start=start, level=level, limits=(0, 1.05 * n_rows)
+        ),
+    }
+
+
+def _start(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the first epoch, from 1, after the warm-up; None where there is none."""
+    warm = sum(record.get("phase") == "warm-up" for record in history)
+    return warm + 1 if 0 < warm < len(history) else None
+
+
+def _series(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[float | None]]:
+    return {_spoken(name).removeprefix("n "): [record.get(name) for record in history] for name in names}
+
+
+def _columns(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return all that was recorded in any epoch, by first appearance."""
+    return list(dict.fromkeys(name for record in history for name in record))
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
+def write_history(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file with a line for each epoch; what was not recorded in one is empty there."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, _columns(history))
+        table.writeheader()
+        table.writerows(history)
