@@ -1,0 +1,341 @@
+"""DivideMix: divisions against the paper's, what is exchanged, when the warm-up ends, what is learned."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from sklearn.datasets import load_digits
+from sklearn.mixture import GaussianMixture
+
+import noisefilter.cotraining as cotraining
+from noisefilter import DivideMixClassifier, INNScorer, Net, plant_noise
+from noisefilter.batches import ArrayRows
+from noisefilter.cotraining import Division, together, two_nets
+from noisefilter.errors import InputTypeError
+from noisefilter.metrics import clean_auc
+from noisefilter.networks import MLP
+from noisefilter.trainers.dividemix import _DivideMix
+
+
+class Bar:
+    """A progress bar that counts."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def step(self):
+        self.steps += 1
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, truth = load_digits(return_X_y=True)
+    X, truth = X[:600].astype(np.float32), truth[:600]
+    return X, truth, plant_noise(truth, "symmetric", 0.4, random_state=0)[0]
+
+
+def memorizing(epochs, **parameters):
+    """A network with room enough to learn wrong labels by heart, and nothing that keeps it from it."""
+    return Net(
+        MLP, module__n_inputs=64, module__n_classes=10, module__hidden=(128, 128), module__dropout=0.0,
+        module__noise=0.0, max_epochs=epochs, batch_size=32, lr=0.05, optimizer=torch.optim.SGD,
+        optimizer__momentum=0.9, verbose=0, **parameters,
+    )  # fmt: skip
+
+
+def training(n=60, n_classes=3, epochs=4, warmup=2, seed=0, **parameters):
+    """A DivideMix about to start on rows of three blobs."""
+    rng = np.random.default_rng(seed)
+    codes = np.arange(n) % n_classes
+    rows = ArrayRows(torch.from_numpy((rng.normal(size=(n, 4)) + 3 * codes[:, None]).astype(np.float32)))
+    trainer = DivideMixClassifier(max_epochs=epochs, warmup_epochs=warmup, **parameters)
+    return trainer._begin(rows, codes, n_classes, None, None, np.random.RandomState(seed)), trainer
+
+
+# --- the division ---------------------------------------------------------------------------------
+
+
+def test_a_division_is_the_mixture_of_two_gaussians_on_scaled_losses():
+    run, _ = training(n=300)
+    rng = np.random.default_rng(0)
+    losses = np.concatenate([rng.normal(0.3, 0.1, size=200), rng.normal(2.5, 0.4, size=100)])
+    run.losses[0, -1], run.rate, run.n_epochs_seen = losses, 0.3, 2
+    scaled = ((losses - losses.min()) / np.ptp(losses))[:, None]
+    naive = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0).fit(scaled)
+    w = naive.predict_proba(scaled)[:, naive.means_.argmin()]
+    division = run.divided(0)
+    np.testing.assert_allclose(division.clean_proba, w, atol=0.02)
+    assert np.array_equal(division.labeled, w > 0.5)
+
+
+def test_heavy_noise_averages_five_epochs_of_losses_scaled_one_by_one():
+    run, _ = training(n=300)
+    rng = np.random.default_rng(0)
+    wrong = np.arange(300) >= 200
+    for epoch in range(5):  # epochs of different size: unscaled, the last one would decide alone
+        run.losses[0, epoch] = 10.0**epoch * (wrong + rng.uniform(0, 1.2, size=300))
+    run.n_epochs_seen = 9
+    run.rate = 0.3
+    alone = run.divided(0).labeled
+    run.rate = 0.9
+    averaged = run.divided(0).labeled
+    assert np.mean(averaged == ~wrong) > np.mean(alone == ~wrong) + 0.03
+
+
+def test_where_losses_are_one_hill_their_order_divides_at_the_estimated_rate():
+    run, _ = training(n=400)
+    losses = np.random.default_rng(0).normal(1.0, 0.1, size=400)
+    run.losses[0, -1], run.rate, run.n_epochs_seen = losses, 0.25, 2
+    labeled = run.divided(0).labeled
+    assert np.array_equal(labeled, losses <= np.sort(losses)[299])
+
+
+def test_neither_half_of_a_division_can_ruin_the_training():
+    run, _ = training(n=400, n_classes=4)
+    run.rate, run.n_epochs_seen = 0.0, 2
+    run.losses[0, -1] = 1.0  # all alike: everything is believed
+    assert run.divided(0).labeled.all()
+    losses = np.full(400, 5.0)
+    losses[np.arange(400) % 4 == 0] = 0.1  # three classes look wrong from end to end
+    run.losses[0, -1] = losses
+    labeled = run.divided(0).labeled
+    counts = np.bincount(run.codes[labeled], minlength=4)
+    assert counts.min() >= 5 and counts[0] == 100
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "rate", "weight"),
+    [(10, 0.1, 0.0), (10, 0.5, 25.0), (10, 0.9, 50.0), (100, 0.2, 25.0), (100, 0.5, 150.0)],
+)
+def test_the_weight_of_guesses_follows_the_published_presets(n_classes, rate, weight):
+    run, _ = training(n_classes=3)
+    run.n_classes, run.rate = n_classes, rate
+    assert run.unlabeled_weight() == weight
+    run.wanted_weight = 7
+    assert run.unlabeled_weight() == 7.0
+
+
+# --- one epoch ------------------------------------------------------------------------------------
+
+
+def test_each_network_learns_from_the_division_of_the_other(monkeypatch):
+    run, _ = training(warmup=1)
+    run.run_epoch(0, Bar())
+    asked, learned = [], []
+
+    def divided(self, which):
+        asked.append(which)
+        return Division(np.full(60, 0.9 - 0.3 * which), np.arange(60) % 2 == which)
+
+    def epoch(net, peer, rows, codes, clean_proba, labeled, **settings):
+        learned.append((run.nets.index(net), run.nets.index(peer), float(clean_proba[0]), bool(labeled[0])))
+        return dict.fromkeys(("loss", "labeled_loss", "unlabeled_loss", "penalty"), 0.0) | {"n_steps": 3}
+
+    monkeypatch.setattr(_DivideMix, "divided", divided)
+    monkeypatch.setattr(cotraining, "mixmatch_epoch", epoch)
+    record = run.run_epoch(1, Bar())
+    assert asked == [0, 1]
+    assert learned == [(0, 1, pytest.approx(0.6), False), (1, 0, pytest.approx(0.9), True)]
+    assert record["n_labeled_1"] == record["n_labeled_2"] == 30
+
+
+def test_both_divisions_are_made_before_either_network_moves_on(monkeypatch):
+    run, _ = training(warmup=1)
+    run.run_epoch(0, Bar())
+    weights = []
+    own = _DivideMix.divided
+
+    def divided(self, which):
+        weights.append([sum(float(p.detach().sum()) for p in net.module_.parameters()) for net in self.nets])
+        return own(self, which)
+
+    monkeypatch.setattr(_DivideMix, "divided", divided)
+    run.run_epoch(1, Bar())
+    assert weights[0] == weights[1]
+
+
+def test_an_epoch_costs_what_the_method_says(monkeypatch):
+    """Per labeled row and network four passes with a gradient and six without; one per row to look."""
+    run, _ = training(n=96, warmup=1, batch_size=16)
+    run.run_epoch(0, Bar())
+    labeled = np.arange(96) < 48
+    monkeypatch.setattr(
+        _DivideMix, "divided", lambda self, which: Division(np.full(96, 0.9), labeled)
+    )  # half of the rows
+    run.nets[0].augment = run.nets[1].augment = lambda x, generator: x + 0  # two views
+    seen = {"trained": 0, "guessed": 0}
+
+    def count(module, inputs, output):
+        seen["trained" if torch.is_grad_enabled() else "guessed"] += len(output)
+
+    averages = [each.module for each in run.averages or ()]
+    hooks = [module.register_forward_hook(count) for module in (*(n.module_ for n in run.nets), *averages)]
+    monkeypatch.setattr(run, "weight_average", None)
+    run.run_epoch(1, Bar())
+    for hook in hooks:
+        hook.remove()
+    choosing = sum(seen.values()) - 2 * 48 * (4 + 6) - 2 * 96
+    assert seen["trained"] == 2 * 48 * 4
+    assert choosing in (0, 2 * 2 * 96)  # whether inference may use bfloat16 is asked of each network
+
+
+def test_the_weight_of_guesses_rises_with_the_steps(monkeypatch):
+    run, _ = training(warmup=1, epochs=6, unlabeled_weight=8.0, ramp_steps=20)
+    weights = []
+
+    def epoch(net, *args, unlabeled_weight, **settings):
+        weights.append([unlabeled_weight(step) for step in range(5)])
+        return dict.fromkeys(("loss", "labeled_loss", "unlabeled_loss", "penalty"), 0.0) | {"n_steps": 5}
+
+    monkeypatch.setattr(cotraining, "mixmatch_epoch", epoch)
+    records = [run.run_epoch(e, Bar()) for e in range(6)]
+    mine = weights[::2]  # of the first network
+    assert mine[0] == [0.0, 0.4, 0.8, 1.2, 1.6] and mine[1][0] == 2.0 and mine[4] == [8.0] * 5
+    assert records[1]["unlabeled_weight"] == 2.0 and records[5]["unlabeled_weight"] == 8.0
+
+
+def test_predictions_are_those_of_the_summed_logits():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 50, 4)) * 3
+    probs = softmax(logits, axis=2)
+    np.testing.assert_allclose(together(list(probs)), softmax(logits.mean(axis=0), axis=1), atol=1e-6)
+    certain = together([np.eye(3), np.eye(3)])
+    assert np.isfinite(certain).all() and np.array_equal(certain.argmax(axis=1), np.arange(3))
+
+
+# --- the warm-up ----------------------------------------------------------------------------------
+
+
+def test_the_warm_up_ends_when_planted_labels_are_learned_by_heart(digits):
+    X, _, y = digits
+    common = {"random_state": 0, "warmup_epochs": 20}
+    found = DivideMixClassifier(memorizing(22), **common).fit(X, y).history_
+    warm = [record for record in found if record["phase"] == "warm-up"]
+    known = [record["planted_known"] for record in warm]
+    assert len(warm) < 20 and known[-1] > 0.1 and max(known[:-1], default=0.0) <= 0.1
+    bare = DivideMixClassifier(memorizing(22), probes=0.0, **common).fit(X, y).history_
+    assert sum(record["phase"] == "warm-up" for record in bare) == 20
+    assert "planted_known" not in bare[0]
+
+
+def test_planted_labels_are_trained_in_the_warm_up_alone(monkeypatch):
+    run, _ = training(n=100, warmup=1, probes=0.2)
+    assert len(run.probe_rows) == 20
+    assert (run.learned != run.targets).sum() == 20
+    run.run_epoch(0, Bar())
+    given = []
+
+    def epoch(net, peer, rows, codes, *args, **settings):
+        given.append(codes)
+        return dict.fromkeys(("loss", "labeled_loss", "unlabeled_loss", "penalty"), 0.0) | {"n_steps": 1}
+
+    monkeypatch.setattr(cotraining, "mixmatch_epoch", epoch)
+    run.run_epoch(1, Bar())
+    assert all(np.array_equal(codes.numpy(), run.codes) for codes in given)
+
+
+def test_the_confidence_penalty_is_the_nets_objective():
+    plain, punished = training()[0], training(confidence_penalty=True)[0]
+    assert {net.objective for net in plain.nets} == {"cross_entropy"}
+    assert {net.objective for net in punished.nets} == {"cross_entropy_ne"}
+
+
+# --- a verdict to start from ----------------------------------------------------------------------
+
+
+def test_a_verdict_given_is_warmed_up_on_and_held(digits):
+    X, _, y = digits
+    filter_ = INNScorer(max_epochs=8, random_state=0)
+    model = DivideMixClassifier(max_epochs=9, warmup_epochs=3, split_epochs=3, filter=filter_, random_state=0)
+    model.fit(X, y)
+    clean = model.given_verdict_.clean_mask
+    sizes = [record["n_labeled_1"] for record in model.history_[3:]]
+    assert sizes[:3] == [clean.sum()] * 3
+    assert len(set(sizes[3:]) - {clean.sum()}) >= 1
+    assert model.verdict_.estimated_noise_rate == model.given_verdict_.estimated_noise_rate
+
+
+# --- what is learned ------------------------------------------------------------------------------
+
+
+def test_it_does_not_learn_the_wrong_labels_that_plain_training_learns(digits):
+    X, truth, y = digits
+    train, test = np.arange(600) < 450, np.arange(600) >= 450
+    model = DivideMixClassifier(memorizing(30), random_state=0).fit(X[train], y[train])
+    plain = memorizing(30, random_state=0).fit(X[train], y[train])
+    robust = np.mean(model.predict(X[test]) == truth[test])
+    assert robust > np.mean(plain.predict(X[test]) == truth[test]) + 0.1
+    assert clean_auc(model.verdict_.scores, y[train] != truth[train]) > 0.9
+
+
+def test_clean_labels_are_left_alone(digits):
+    X, truth, _ = digits
+    model = DivideMixClassifier(max_epochs=20, random_state=0).fit(X, truth)
+    assert model.verdict_.noise_rate < 0.02
+    assert model.score(X, truth) > 0.95
+
+
+def test_labels_without_any_sense_are_no_error(digits):
+    X, truth, _ = digits
+    y = np.random.default_rng(0).integers(10, size=len(truth))
+    model = DivideMixClassifier(max_epochs=4, warmup_epochs=2, random_state=0).fit(X, y)
+    assert np.isfinite(model.predict_proba(X)).all() and np.isfinite(model.verdict_.scores).all()
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+
+def test_as_published_spells_out_the_paper():
+    published = DivideMixClassifier.as_published(unlabeled_weight=0.0).get_params()
+    wanted = {
+        "max_epochs": 300, "warmup_epochs": 10, "batch_size": 128, "lr": 0.02, "temperature": 0.5,
+        "mixup_alpha": 4.0, "clean_threshold": 0.5, "penalty": 1.0, "unlabeled_weight": 0.0, "probes": 0.0,
+        "weight_average": None,
+    }  # fmt: skip
+    assert {name: published[name] for name in wanted} == wanted
+
+
+def test_two_networks_differ_in_their_seed_alone():
+    rows = ArrayRows(torch.zeros((20, 4)))
+    settings = {"max_epochs": 3, "batch_size": None, "lr": None, "verbose": 0}
+    rng = np.random.RandomState(0)
+    first, second = two_nets(memorizing(3, random_state=5), None, rows, 10, {**settings, "max_epochs": None},
+                             {"objective": "cross_entropy"}, rng)  # fmt: skip
+    assert first.random_state != second.random_state
+    assert first.lr == second.lr == 0.05 and first.max_epochs == 3
+
+
+class Own(Net):
+    """A net whose training is its own."""
+
+
+def test_nets_of_another_training_are_refused(digits):
+    X, _, y = digits
+    own = Own(MLP, module__n_inputs=64, module__n_classes=10)
+    with pytest.raises(InputTypeError, match="estimator must be a skorch NeuralNetClassifier"):
+        DivideMixClassifier(own).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"warmup_epochs": 0}, "warmup_epochs must be a whole number of at least 1, got 0"),
+        ({"probes": 0.6}, r"probes must be in \[0, 0.5\], got 0.6"),
+        ({"clean_threshold": 1.5}, r"clean_threshold must be in \[0, 1\], got 1.5"),
+        ({"unlabeled_weight": -1}, "unlabeled_weight must be 'auto' or at least 0 and finite, got -1"),
+        (
+            {"unlabeled_weight": "much"},
+            "unlabeled_weight must be 'auto' or at least 0 .*, got 'much'",
+        ),
+        ({"ramp_steps": 1.5}, "ramp_steps must be a whole number of at least 0, got 1.5"),
+        ({"temperature": 0}, "temperature must be greater than 0 and finite, got 0"),
+        ({"mixup_alpha": 0}, "mixup_alpha must be greater than 0 and finite, got 0"),
+        ({"penalty": -1}, "penalty must be at least 0 and finite, got -1"),
+        ({"weight_average": 1.0}, r"weight_average must be in \[0, 1\) or None, got 1.0"),
+        ({"confidence_penalty": 1}, "confidence_penalty must be True or False, got 1"),
+    ],
+)
+def test_bad_parameters(digits, parameters, message):
+    X, _, y = digits
+    with pytest.raises(ValueError, match=message):
+        DivideMixClassifier(**parameters).fit(X, y)
