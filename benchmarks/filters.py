@@ -103,7 +103,10 @@ def kept(cell: dict[str, Any], cache: Path) -> Any:
     from noisefilter import Signals
 
     with np.load(file_of(cell, cache)) as archive:
-        return Signals(**{name: archive[name] for name in archive.files})
+        fields = {name: archive[name] for name in archive.files}
+    # Signals of an earlier version lack them; all features here are the networks' own.
+    fields.setdefault("feature_norms", np.linalg.norm(fields["features"], axis=1))
+    return Signals(**fields)
 
 
 def found_by(verdict: Any) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         as many as there are too many (:func:`noisefilter.splits.stranger_share`).
         """
         probs, known = self._class_probs(signals), ~rejected
-        undecided = ood_score(probs)
+        undecided = ood_score(probs, signals.feature_norms)
         if signals.probe_rows is None:
             return rejected & splits.strangers(undecided, undecided[known])
         planted, wrong = signals.require("probe_rows", "probe_codes")

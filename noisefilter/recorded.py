@@ -14,7 +14,7 @@ from noisefilter.batches import Rows, first_row
 from noisefilter.errors import InputError, MissingSignalError
 from noisefilter.models import Model, SklearnModel
 from noisefilter.scores import log_margin
-from noisefilter.trained import NetworkFilter, evaluated, learned_codes
+from noisefilter.trained import NetworkFilter, evaluated, learned_codes, norms_of
 from noisefilter.verdict import Signals
 
 
@@ -74,7 +74,8 @@ class RecordedFilter(NetworkFilter):
         planted = self._plant(codes, n_classes, rng)
         model, signals = self._train(rows, planted.trained, n_classes, rng)
         probs, space = evaluated(model, rows, features)
-        signals = replace(signals, probs=probs, features=space, **planted.probes)
+        norms = norms_of(model, space, features)
+        signals = replace(signals, probs=probs, features=space, feature_norms=norms, **planted.probes)
         return signals, Trained(model, first_row(rows), self._yardstick(probs, planted.trained))
 
     def _train(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import rel_entr
+from scipy.stats import rankdata
 
 _SMALLEST = 1e-12  # softmax in float32 can give exact zeros, whose logarithm no margin survives
 
@@ -144,13 +145,32 @@ def log_probability(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np
 # --- strangers ----------------------------------------------------------------------------------------------
 
 
-def ood_score(probs: NDArray[Any]) -> NDArray[np.float64]:
+def ood_score(probs: NDArray[Any], feature_norms: NDArray[Any] | None = None) -> NDArray[np.float64]:
     r"""Return how undecided the network is between all classes, in [0, 1]; **higher = stranger**.
 
     The entropy :math:`-\sum_k P_i[k] \log P_i[k] / \log K`. A row of no class resembles none of them,
     whatever its label. A row with the wrong label resembles the class it belongs to, and a network that did
     not memorize the label says so.
+
+    With the norms of the network's features it is the mean of two ranks, each divided by n: that of the
+    entropy and that of the norm, small norms first. What a network does not know excites few of its features
+    (Dhamija, Günther & Boult, "Reducing network agnostophobia", NeurIPS 2018).
+
+    Parameters
+    ----------
+    probs : (n, K) array
+        Probabilities of the classes.
+    feature_norms : (n,) array, optional
+        Norms of the features the network itself made of the rows.
     """
+    undecided = _entropy(probs)
+    if feature_norms is None:
+        return undecided
+    ranks = rankdata(undecided) + rankdata(-np.asarray(feature_norms, dtype=np.float64))
+    return np.asarray((ranks - 1.0) / (2.0 * len(undecided)))
+
+
+def _entropy(probs: NDArray[Any]) -> NDArray[np.float64]:
     probs = np.clip(np.asarray(probs, dtype=np.float64), _SMALLEST, None)
     probs /= probs.sum(axis=1, keepdims=True)
     return np.asarray(-(probs * np.log(probs)).sum(axis=1) / np.log(probs.shape[1]))

@@ -14,7 +14,7 @@ from noisefilter.base import BaseFilter, NoiseEstimate, check_number
 from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError, TrainingDivergedError
 from noisefilter.mixtures import mixture
-from noisefilter.models import Model, build_model, feeds_raw
+from noisefilter.models import Model, SklearnModel, build_model, feeds_raw
 from noisefilter.splits import Split
 from noisefilter.verdict import Signals
 
@@ -249,3 +249,10 @@ def evaluated(
             "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
         )
     return probs, features
+
+
+def norms_of(model: Model, features: NDArray[Any], given: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Return the norms (n,) of features a network made itself, ``None`` where they come from elsewhere."""
+    if given is not None or isinstance(model, SklearnModel):
+        return None
+    return np.linalg.norm(features, axis=1)

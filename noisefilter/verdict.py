@@ -28,7 +28,8 @@ PARTITION_NAMES = ("clean", "wrong label", "out of distribution")
 _AXES = {
     "losses": "En", "margins": "En", "predictions": "En", "learning_rates": "E",
     "probs": "nK", "mean_probs": "nK", "path_probs": "nK", "teacher_probs": "nK", "view_probs": "2nK",
-    "features": "nd", "neighbors": "nL", "probe_probs": "mK", "probe_codes": "m", "probe_rows": "m",
+    "features": "nd", "feature_norms": "n", "neighbors": "nL",
+    "probe_probs": "mK", "probe_codes": "m", "probe_rows": "m",
 }  # fmt: skip
 _AXIS_NAMES = {"E": "epochs", "n": "rows", "K": "classes", "m": "probes"}
 _NUMBERED = {"predictions": "K", "probe_codes": "K", "neighbors": "n", "probe_rows": "n"}
@@ -68,6 +69,9 @@ class Signals:
         Probabilities of two augmented views.
     features : (n, d) array, optional
         Input of the last linear layer, or an embedding from anywhere.
+    feature_norms : (n,) array, optional
+        Euclidean norms of the network's own features, even where ``features`` are others; only the search for
+        strangers reads them.
     neighbors : (n, L) int array, optional
         Row numbers of the nearest rows, the row itself excluded.
     probe_probs : (m, K) array, optional
@@ -92,6 +96,7 @@ class Signals:
     teacher_probs: NDArray[Any] | None = None
     view_probs: NDArray[Any] | None = None
     features: NDArray[Any] | None = None
+    feature_norms: NDArray[Any] | None = None
     neighbors: NDArray[Any] | None = None
     probe_probs: NDArray[Any] | None = None
     probe_codes: NDArray[Any] | None = None

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
 
-from noisefilter import INNScorer, Signals, plant_noise
+from noisefilter import INNScorer, Signals, SmallLossSelector, plant_noise
 from noisefilter.errors import InputError, ParameterError
 from noisefilter.scores import ood_score
 from noisefilter.splits import stranger_share, strangers
@@ -20,6 +21,31 @@ def test_the_score_is_the_normalized_entropy():
     np.testing.assert_allclose(ood_score(probs), naive, atol=1e-9)
     np.testing.assert_allclose(ood_score(3 * probs), naive, atol=1e-9)  # sums may be a little off
     assert probs[0, 1] == 0 and ood_score(probs.astype(np.float32)).dtype == np.float64
+
+
+def test_with_the_norms_of_features_the_score_is_a_mean_of_two_ranks():
+    probs = np.array([[0.9, 0.1], [0.5, 0.5], [0.7, 0.3], [0.6, 0.4]])  # entropies rise: 0, 2, 3, 1
+    norms = np.array([1.0, 9.0, 5.0, 2.0])  # fall: 1, 2, 3, 0
+    found = ood_score(probs, norms)
+    naive = [(0 + 3 + 1) / 8, (3 + 0 + 1) / 8, (1 + 1 + 1) / 8, (2 + 2 + 1) / 8]
+    np.testing.assert_allclose(found, naive)
+    assert np.array_equal(np.argsort(ood_score(probs, np.ones(4))), np.argsort(ood_score(probs)))
+
+
+def test_norms_are_recorded_of_features_of_the_networks_own(blobs):
+    fitted = SmallLossSelector(max_epochs=2, random_state=0).fit(blobs.X, blobs.y)
+    signals = fitted.signals_
+    np.testing.assert_allclose(signals.feature_norms, np.linalg.norm(signals.features, axis=1))
+    given = SmallLossSelector(max_epochs=2, random_state=0).fit(blobs.X, blobs.y, features=blobs.X)
+    assert given.signals_.feature_norms is None
+    forest = INNScorer(RandomForestClassifier(5), random_state=0).fit(blobs.X, blobs.y)
+    assert forest.signals_.feature_norms is None  # its features are the standardized inputs
+    small = np.where(blobs.y == blobs.y[0], 0.1, 10.0)
+    look = dict(open_set=True, split="keep", keep=0.5, random_state=0)
+    judge = INNScorer(**look)
+    scorer = judge.fit(blobs.X, blobs.y)
+    changed = replace(scorer.signals_, feature_norms=small)
+    assert not np.array_equal(clone(judge).fit_signals(changed, blobs.y).ood_mask_, scorer.ood_mask_)
 
 
 def test_strangers_score_higher_than_95_percent_of_the_known():

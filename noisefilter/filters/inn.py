@@ -16,7 +16,14 @@ from noisefilter.models import Model
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
 from noisefilter.paths import Quadrature, mean_path_probs, mean_path_probs_between, quadrature
-from noisefilter.trained import NetworkFilter, check_at_least_1, check_positive, evaluated, log_odds
+from noisefilter.trained import (
+    NetworkFilter,
+    check_at_least_1,
+    check_positive,
+    evaluated,
+    log_odds,
+    norms_of,
+)
 from noisefilter.verdict import Signals
 
 __all__ = ["INNScorer"]
@@ -248,7 +255,8 @@ class INNScorer(NetworkFilter):
             f.predict_batch, rows, probs.astype(np.float64), neighbors, self._rule(), verbose=self.verbose > 0
         )
         signals = Signals(
-            probs=probs, path_probs=path_probs, features=space, neighbors=neighbors,
+            probs=probs, path_probs=path_probs, features=space, feature_norms=norms_of(h, space, features),
+            neighbors=neighbors,
             mean_probs=None if recorded is None else recorded.mean_probs,
             learning_rates=None if recorded is None else recorded.learning_rates,
             **planted.probes,

@@ -41,6 +41,7 @@ def look_again(net: TwoViewNet, rows: Rows, planted: Planted, features: NDArray[
     return Signals(
         probs=seen.probs, view_probs=seen.view_probs, teacher_probs=seen.teacher_probs,
         features=seen.features if features is None else features,
+        feature_norms=np.linalg.norm(seen.features, axis=1),
         mean_probs=net.warm_probs(),
         **planted.probes,
     )  # fmt: skip
