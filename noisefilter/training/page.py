@@ -17,6 +17,7 @@ from noisefilter.audit.report import Report, page_data, percent, write_page
 __all__ = ["TestRows", "Trained", "training_data", "write_history", "write_training"]
 
 _LAST = 10
+_SETS = {"n_id": "wrong label", "n_ood": "no class"}
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,8 @@ def _start(history: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def _series(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[float | None]]:
-    return {_spoken(name).removeprefix("n "): [record.get(name) for record in history] for name in names}
+    spoken = {name: _SETS.get(name, _spoken(name).removeprefix("n ")) for name in names}
+    return {spoken[name]: [record.get(name) for record in history] for name in names}
 
 
 def _columns(history: Sequence[Mapping[str, Any]]) -> list[str]:
