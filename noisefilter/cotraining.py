@@ -24,7 +24,7 @@ from noisefilter.net import Net, local_seed
 from noisefilter.progress import Progress
 from noisefilter.scores import log_probability
 from noisefilter.semisupervised import mixmatch_epoch, ramp
-from noisefilter.trainer import Judged
+from noisefilter.verdict import Judged
 
 __all__ = ["CoTraining", "Division", "two_nets"]
 

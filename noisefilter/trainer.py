@@ -30,47 +30,14 @@ from noisefilter.scores import best_other
 from noisefilter.states import load_verdict, verdict_state
 from noisefilter.step import BaseJudge, check_input, columns_of, same_shape, verdict_of_codes
 from noisefilter.trained import check_network
-from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Verdict
+from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Judged, Verdict
 
-__all__ = ["BaseTrainer", "Judged", "Training"]
+__all__ = ["BaseTrainer", "Training"]
 
 # Parameters that a training can be taken up again without: they change none of its numbers.
 _FREE = frozenset({"checkpoint_dir", "device", "verbose"})
 _FEW_COPIES, _SHARE_OF_COPIES, _SHARE_OF_ONE_LABEL = 10, 0.05, 0.9
 _STATE, _GIVEN = "training.", "given."  # in front of the names of tensors in a checkpoint
-
-
-class Judged(NamedTuple):
-    """What a training makes of the labels it was given; n rows, K classes in the order of their numbers.
-
-    Attributes
-    ----------
-    scores : (n,) array
-        Finite; higher = cleaner.
-    clean : (n,) bool array
-        Rows whose label is believed.
-    probs : (n, K) array
-        Probabilities that suggested labels are read from.
-    noise_rate : float
-        Estimated share of wrong labels.
-    clean_proba : (n,) array, optional
-        Estimated probability that the label is right.
-    transition : (K, K) array, optional
-        P(given j | true i); by default it is estimated from ``probs``.
-    threshold : float, optional
-        Rows with a score of at least this are clean, where one threshold decides.
-    strangers : (n,) bool array, optional
-        Rows of no class, where they are looked for; read of the rows that are not clean.
-    """
-
-    scores: NDArray[np.float64]
-    clean: NDArray[np.bool_]
-    probs: NDArray[Any]
-    noise_rate: float
-    clean_proba: NDArray[np.float64] | None = None
-    transition: NDArray[np.float64] | None = None
-    threshold: float | None = None
-    strangers: NDArray[np.bool_] | None = None
 
 
 class Training(Protocol):

@@ -6,7 +6,7 @@ Both are frozen and hold plain numpy arrays in the row order of ``X``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -179,6 +179,39 @@ class Signals:
 def _check_numbers(name: str, numbers: NDArray[Any], end: int) -> None:
     if numbers.dtype.kind not in "iu" or (numbers.size and not 0 <= numbers.min() <= numbers.max() < end):
         raise InputError(f"{name} must hold whole numbers from 0 to {end - 1}, got others.")
+
+
+class Judged(NamedTuple):
+    """What a training makes of the labels it was given; n rows, K classes in the order of their numbers.
+
+    Attributes
+    ----------
+    scores : (n,) array
+        Finite; higher = cleaner.
+    clean : (n,) bool array
+        Rows whose label is believed.
+    probs : (n, K) array
+        Probabilities that suggested labels are read from.
+    noise_rate : float
+        Estimated share of wrong labels.
+    clean_proba : (n,) array, optional
+        Estimated probability that the label is right.
+    transition : (K, K) array, optional
+        P(given j | true i); by default it is estimated from ``probs``.
+    threshold : float, optional
+        Rows with a score of at least this are clean, where one threshold decides.
+    strangers : (n,) bool array, optional
+        Rows of no class, where they are looked for; read of the rows that are not clean.
+    """
+
+    scores: NDArray[np.float64]
+    clean: NDArray[np.bool_]
+    probs: NDArray[Any]
+    noise_rate: float
+    clean_proba: NDArray[np.float64] | None = None
+    transition: NDArray[np.float64] | None = None
+    threshold: float | None = None
+    strangers: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -39,7 +39,8 @@ from noisefilter.models import build_model
 from noisefilter.net import derived_seed, local_seed
 from noisefilter.scores import log_margin
 from noisefilter.states import load_verdict, verdict_state
-from noisefilter.trainer import BaseTrainer, Judged, _in_class_numbers, _in_labels
+from noisefilter.trainer import BaseTrainer, _in_class_numbers, _in_labels
+from noisefilter.verdict import Judged
 
 
 class PlainTraining:

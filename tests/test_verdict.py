@@ -210,6 +210,7 @@ def signals(n=4, n_classes=3, seed=0):
         learning_rates=np.array([0.1, 0.01]),
         view_probs=rng.dirichlet(np.ones(n_classes), (2, n)),
         features=rng.random((n, 5)),
+        feature_norms=rng.random(n),
         neighbors=np.stack([(np.arange(n) + 1) % n, (np.arange(n) + 2) % n], axis=1),
         probe_probs=rng.dirichlet(np.ones(n_classes), 2),
         probe_codes=np.array([0, 2]),
