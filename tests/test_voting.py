@@ -250,7 +250,11 @@ def test_rows_of_no_class_never_reach_a_classifier(blobs):
     [
         ({"filters": []}, ParameterError, r"list of \(name, filter\) pairs, got \[\]"),
         ({"filters": [inn()]}, ParameterError, r"list of \(name, filter\) pairs, got INNScorer"),
-        ({"filters": [("a", LogisticRegression())]}, InputTypeError, "trainers of this library, got Logistic"),
+        (
+            {"filters": [("a", LogisticRegression())]},
+            InputTypeError,
+            "trainers of this library, got Logistic",
+        ),
         ({"filters": [("a", inn()), ("a", inn())]}, ParameterError, r"must be unique, got \['a', 'a'\]"),
         ({"filters": [("a__b", inn())]}, ParameterError, r"strings without '__', .* got \['a__b'\]"),
         ({"filters": [("vote", inn())]}, ParameterError, r"not parameters themselves, got \['vote'\]"),
