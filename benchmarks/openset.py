@@ -158,15 +158,16 @@ def divided(partition: Any, truth: Any, y: Any) -> dict[str, Any]:
 
 def strangeness(method: str, signals: Signals) -> dict[str, Any]:
     """Return scores of how strange rows are, higher = stranger: "own" is what the method itself reads."""
-    (features,) = signals.require("features")
-    found = {"norm": -np.linalg.norm(features, axis=1)}
+    (norms,) = signals.require("feature_norms")
     if method.startswith("josrc"):
-        views, warm = signals.require("view_probs", "mean_probs")
-        found |= {"views": views_disagree(views).astype(float), "warm_up": ood_score(warm)}
-        return found | {"own": found["views" if method == "josrc_paper" else "warm_up"]}
-    (mean,) = signals.require("mean_probs")
-    probs = mean if method == "small_loss" else (mean + signals.require("path_probs")[0]) / 2
-    return found | {"own": ood_score(probs)}
+        views, probs = signals.require("view_probs", "mean_probs")
+        disagree = {"views": views_disagree(views).astype(float)}
+    else:
+        (probs,), disagree = signals.require("mean_probs"), {}
+        if method == "inn":
+            probs = (probs + signals.require("path_probs")[0]) / 2
+    own = disagree["views"] if method == "josrc_paper" else ood_score(probs, norms)
+    return disagree | {"own": own, "entropy": ood_score(probs), "norm": -norms}
 
 
 def judged(cell: dict[str, Any], signals: Signals, truth: Any, y: Any) -> dict[str, Any]:
@@ -224,9 +225,11 @@ def rejudge(folder: Path, cache: Path) -> None:
         cell = {name: record[name] for name in NAMES}
         if file_of(cell, cache).exists():
             with np.load(file_of(cell, cache)) as archive:
-                signals = Signals(**{name: archive[name] for name in archive.files})
+                fields = {name: archive[name] for name in archive.files}
+            # Signals of before these were recorded; the features are the network's own.
+            fields.setdefault("feature_norms", np.linalg.norm(fields["features"], axis=1))
             data = planted(folder, cell)
-            record |= judged(cell, signals, data["truth"], data["y"]) | {"judged_at": now}
+            record |= judged(cell, Signals(**fields), data["truth"], data["y"]) | {"judged_at": now}
     RESULTS.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -298,11 +301,12 @@ def above_base(size: str) -> str:
     """Say how far the precision of strangers lies above their share among rejected rows."""
     lines = [
         "Are strangers told from the other rejected rows? Means over noises and seeds, gains with the "
-        "lowest and the highest; the last column tells them by a small norm of the network's features:",
+        "lowest and the highest; the last columns tell them by entropy and by a small norm of the network's "
+        "features alone:",
         "",
         "| method | strangers rejected | precision of strangers minus their share among the rejected | "
-        "cells where it is higher by 0.05 | AUC by what the method reads | AUC by the norm |",
-        "|---" * 6 + "|",
+        "cells where it is higher by 0.05 | AUC by what the method reads | by entropy | by the norm |",
+        "|---" * 7 + "|",
     ]
     for method in METHODS:
         records = sorted((r for r in done() if (r["size"], r["method"]) == (size, method)), key=_place)
@@ -314,7 +318,7 @@ def above_base(size: str) -> str:
                 TITLES[method], _mean([_rejected(r) for r in records]),
                 f"{gains.mean():+.3f} ({gains.min():+.3f} to {gains.max():+.3f})",
                 f"{(gains > 0.05).sum()} of {len(records)}",
-                *(_mean([r["ood_auc"][name] for r in records]) for name in ("own", "norm")),
+                *(_mean([r["ood_auc"][name] for r in records]) for name in ("own", "entropy", "norm")),
             ]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", published_above_base()])
