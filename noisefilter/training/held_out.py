@@ -162,6 +162,11 @@ def read_held(
         data = _with_truth(data, truth)
     else:
         return _with_truth(datasets.loaded(store, reading, verbose), truth), None
+    if tested.X.shape[1:] != data.X.shape[1:]:
+        raise InputError(
+            f"test must have rows of the same shape as those to train on, {data.X.shape[1:]}, got "
+            f"{tested.X.shape[1:]}."
+        )
     if tested.truth is not None:
         tested = replace(tested, y=tested.truth)
     unseen = sorted(set(tested.y.tolist()) - set(data.y.tolist()), key=str)

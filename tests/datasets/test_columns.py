@@ -256,3 +256,20 @@ def test_columns_of_X_have_names():
         "categories__c_red",
     ]
     assert [name for name, _ in prepared.preparation] == ["n", "c", "m"]
+
+
+def test_nothing_is_learned_from_rows_held_out():
+    frame = pd.DataFrame({
+        "size": ["1", "4", "", "9", "1000", ""],
+        "color": ["red", "blue", "red", "blue", "green", "red"],
+        "count": [0, 1, 2, 3, 0, 1],
+        "same": ["a", "a", "a", "a", "b", "c"],
+        "late": ["", "", "", "", "5", "6"],
+    })  # fmt: skip
+    held_out = np.arange(6) >= 4
+    both, alone = numeric(frame, held_out=held_out), numeric(frame[:4])
+    assert np.array_equal(both.X[:4], alone.X)
+    assert (both.preparation, both.left_out) == (alone.preparation, alone.left_out)
+    size = np.array([1, 4, 4, 9])
+    assert both.X[4:, 0] == pytest.approx((np.array([1000, 4]) - size.mean()) / size.std())
+    assert both.X[4:, 2:].tolist() == [[0, 0], [0, 1]], "green is not known"
