@@ -110,9 +110,9 @@ class JoSRCSelector(NetworkFilter):
         warm-up probabilities; the paper's :math:`P_{clean}` of the first view; or the same of the mean
         of both views with next to no smoothing.
     split : {"auto", "paper", "probes", "joint", "beta", "gaussian", "threshold", "keep"}, default="auto"
-        Decision rule. ``"auto"`` flags, worst scores first, as many rows as the planted ones say are wrong
-        (:func:`noisefilter.splits.probes`); where none were planted, as many as the network contradicts
-        beyond its own doubt (:func:`noisefilter.estimates.estimate_noise_rate`). ``"paper"``, for
+        Decision rule. ``"auto"`` flags, worst scores first, as many rows as planted ones and the network's
+        own doubt say are wrong (:func:`noisefilter.estimates.estimate_noise_rate`), in the probabilities of
+        the warm-up. ``"paper"``, for
         ``row_score="js"``: clean are those that reach ``final_threshold``, and rows that are not are
         out of distribution if their views disagree. The others are rules of :mod:`noisefilter.splits`.
     threshold : float, optional
@@ -347,21 +347,21 @@ class JoSRCSelector(NetworkFilter):
     def _estimate_noise(
         self, probs: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]
     ) -> NoiseEstimate:
-        """Estimate from the planted rows where there are any.
+        """Estimate the rate from the warm-up.
 
-        Rejected rows never learn their labels, so that the network contradicts right ones, too, as often as
-        it is in doubt: counting contradictions would find too many wrong labels.
+        Rejected rows never learn their labels, so that in the end the network contradicts right ones, too, as
+        often as it is in doubt. In the warm-up most labels are still learned.
         """
-        noise = super()._estimate_noise(probs, signals, codes)
-        if signals.probe_rows is None or not len(signals.probe_rows):
-            return noise
-        planted, wrong = signals.require("probe_rows", "probe_codes")
+        if signals.mean_probs is None:
+            return super()._estimate_noise(probs, signals, codes)
+        rate, _, interval = super()._estimate_noise(self._warm_probs(signals), signals, codes)
+        planted = np.zeros(0, dtype=np.int64) if signals.probe_rows is None else signals.probe_rows
         others = np.delete(np.arange(len(codes)), planted)
-        found, given = scores.log_margin(probs, codes)[others], scores.log_margin(probs[planted], wrong)
-        rate = estimates.probe_rate(found, given, probs.shape[1])
         transition = estimates.estimate_transition(probs[others], codes[others], rate)
-        low, high = noise.interval or (rate, rate)
-        return NoiseEstimate(rate, transition, (min(low, rate), max(high, rate)))
+        return NoiseEstimate(rate, transition, interval)
+
+    def _warm_probs(self, signals: Signals) -> NDArray[np.float64]:
+        return scores.unsmoothed(signals.require("mean_probs")[0], self.eps_target)
 
     def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
         if self.row_score == "corrected":

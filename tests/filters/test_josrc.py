@@ -141,14 +141,13 @@ def test_fit_is_collect_then_fit_signals(blobs):
         assert_same_verdict(trained.verdict_, told.verdict_)
 
 
-def test_the_rate_is_read_off_the_planted_rows(blobs):
+def test_the_rate_is_read_off_the_warm_up(blobs):
     selector = JoSRCSelector(max_epochs=4, random_state=0).fit(blobs.X, blobs.y)
     signals, verdict = selector.signals_, selector.verdict_
-    probs = scores.unsmoothed((signals.teacher_probs + signals.mean_probs) / 2, 0.3)
-    others = np.delete(np.arange(300), signals.probe_rows)
-    found = scores.log_margin(probs, blobs.y)[others]
-    planted = scores.log_margin(probs[signals.probe_rows], signals.probe_codes)
-    assert verdict.estimated_noise_rate == pytest.approx(estimates.probe_rate(found, planted, 3))
+    probs = scores.unsmoothed(signals.mean_probs, 0.3)
+    rows, others = signals.probe_rows, np.delete(np.arange(300), signals.probe_rows)
+    rate = estimates.estimate_noise_rate(probs[others], blobs.y[others], probs[rows], signals.probe_codes)
+    assert verdict.estimated_noise_rate == pytest.approx(rate)
     low, high = verdict.noise_rate_interval
     assert low <= verdict.estimated_noise_rate <= high
     plain = Signals(teacher_probs=signals.teacher_probs, mean_probs=signals.mean_probs)
