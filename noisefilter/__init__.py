@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
     from noisefilter.trainers.dividemix import DivideMixClassifier
+    from noisefilter.trainers.inn_dividemix import INNDivideMixClassifier
     from noisefilter.trainers.josrc import JoSRCClassifier
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
     from noisefilter.voting import VoteFilter
@@ -32,6 +33,7 @@ _HOME = {
     "DivideMixClassifier": "trainers.dividemix",
     "FilterSampler": "compose",
     "FilteredClassifier": "compose",
+    "INNDivideMixClassifier": "trainers.inn_dividemix",
     "INNScorer": "filters.inn",
     "JoSRCClassifier": "trainers.josrc",
     "JoSRCSelector": "filters.josrc",
@@ -54,6 +56,7 @@ __all__ = [
     "DivideMixClassifier",
     "FilterSampler",
     "FilteredClassifier",
+    "INNDivideMixClassifier",
     "INNScorer",
     "JoSRCClassifier",
     "JoSRCSelector",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +93,8 @@ class CoTraining(ABC):
 
     The warm-up may plant wrong labels (:func:`noisefilter.splits.plant_probes`). It ends when the networks
     begin to know these by heart: a tenth more of them are predicted than chance would have it. What then
-    follows trains on the labels that were given.
+    follows trains on the labels that were given. There need be no warm-up; a trainer that does without sets
+    ``rate``, the share of wrong labels that the verdict goes by.
 
     Predictions are those of both networks together: :math:`\frac12 \sum_k \log p_k` up to a constant, which
     ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
@@ -110,7 +112,8 @@ class CoTraining(ABC):
     n_classes : int
         K.
     warmup_epochs : int
-        Epochs of plain training, by the objective of the nets; at most, where there are planted rows.
+        Epochs of plain training, by the objective of the nets; at most, where there are planted rows. May be
+        0.
     warmup_rows : (n,) bool array, optional
         Rows to warm up on, where it is known that others are wrong. All by default.
     probe_rows, probe_codes : (m,) arrays, optional
@@ -162,6 +165,7 @@ class CoTraining(ABC):
         self.n_epochs_seen = 0
         self.n_ssl_steps = [0, 0]
         self.rate: float | None = None
+        self.kept: tuple[Division, Division] | None = None  # by a trainer, for more than one epoch
         self.probe_rows = np.zeros(0, dtype=np.int64) if probe_rows is None else probe_rows
         self.probe_codes = np.zeros(0, dtype=np.int64) if probe_codes is None else probe_codes
         self.learned = self.targets.clone()  # in the warm-up
@@ -189,6 +193,10 @@ class CoTraining(ABC):
     @abstractmethod
     def divided(self, which: int) -> Division:
         """Return what network 0 or 1 makes of the rows."""
+
+    def peer_of(self, which: int) -> int:
+        """Return which network guesses beside this one, or the number itself where it guesses alone."""
+        return 1 - which
 
     def unlabeled_weight(self) -> float:
         """Return the full weight of the unlabeled loss; asked before every epoch after the warm-up."""
@@ -258,7 +266,7 @@ class CoTraining(ABC):
         self, which: int, division: Division, epoch: int, weight: float, bar: Progress
     ) -> dict[str, float]:
         """Train one network for an epoch on the division of the other."""
-        net, peer, device = self.nets[which], self.nets[1 - which], self.rows.device
+        net, peer, device = self.nets[which], self.nets[self.peer_of(which)], self.rows.device
         average = None if self.averages is None else self.averages[which]
         start = self.n_ssl_steps[which]
         dataset = (self.rows, self.targets)
@@ -306,15 +314,18 @@ class CoTraining(ABC):
 
     def _evaluated(self, which: int, rows: Rows) -> NDArray[Any]:
         """Return the probabilities (m, K) of one network."""
-        net = self.nets[which]
-        with net.answered_by(None if self.averages is None else self.averages[which].module):
-            probs = net.evaluate(rows)[0]
+        with self.answering(which):
+            probs = self.nets[which].evaluate(rows)[0]
         if not np.isfinite(probs).all():
             raise TrainingDivergedError(
                 "The trained network must give finite outputs, got NaN or infinity. "
                 "A smaller lr= usually helps."
             )
         return probs
+
+    def answering(self, which: int) -> AbstractContextManager[None]:
+        """Let the moving average of a network's weights, where there is one, answer for the network."""
+        return self.nets[which].answered_by(None if self.averages is None else self.averages[which].module)
 
     def predict(self, rows: Rows) -> NDArray[Any]:
         """Return probabilities (m, K) of both networks together."""
@@ -365,6 +376,9 @@ class CoTraining(ABC):
             if self.averages is not None:
                 weights = self.averages[which].module.state_dict()
                 tensors |= {f"average_{which}.{name}": tensor.clone() for name, tensor in weights.items()}
+        for which, division in enumerate(self.kept or ()):
+            for name, array in division._asdict().items():
+                tensors[f"division_{which}.{name}"] = torch.from_numpy(array.copy())
         return tensors, rest
 
     def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
@@ -377,6 +391,8 @@ class CoTraining(ABC):
             for which, average in enumerate(self.averages):
                 average.n_steps = rest["averaged_steps"][which]
                 average.module.load_state_dict(_behind(f"average_{which}.", tensors))
+        if "division_0.labeled" in tensors:
+            self.kept = _division(0, tensors), _division(1, tensors)
         self.losses = tensors["losses"].cpu().numpy()
         self.prob_sum = tensors["prob_sum"].cpu().numpy()
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
@@ -388,6 +404,7 @@ class CoTraining(ABC):
         rows, targets = self._warmup_rows()
         for net in self.nets:
             net.end(rows, targets)
+        self.kept = None
         del self.rows, self.targets, self.learned, self.codes, self.losses, self.prob_sum, self.warmup
 
 
@@ -396,6 +413,11 @@ def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:
     logs = np.mean([np.log(np.clip(each, _SMALLEST, None)) for each in probs], axis=0)
     joint = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(joint / joint.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def _division(which: int, tensors: Mapping[str, Any]) -> Division:
+    arrays = _behind(f"division_{which}.", tensors)
+    return Division(**{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
 
 
 def _behind(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,23 +59,27 @@ def mixture(
     scores = finite(scores, "scores")
     if np.ptp(scores) < 1e-8:  # nothing to separate
         return Split(np.ones(len(scores), dtype=bool), float(scores.min()), None, None)
-    if kind == "beta":
-        x, inside = _trimmed(scores) if scale else (_clipped_unit(scores), slice(None))
-        fit = _fit(x[inside], _log_beta, floor=1e-4)
-        if fit.means[1] - fit.means[0] >= 0.02 and np.isfinite(fit.log_likelihood):
-            return _split_posterior(scores, x, fit, _log_beta)
-    x = _scaled(np.maximum(scores, np.quantile(scores, 0.001)))
-    return _split_posterior(scores, x, _fit(x, _log_gaussian, floor=5e-4), _log_gaussian)
+    return _split_posterior(scores, *_fitted(scores, kind, scale))
 
 
-def separation(scores: NDArray[Any]) -> float:
-    """Return Ashman's D of the two Gaussians that ``mixture(kind="gaussian")`` fits.
+def separation(scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "gaussian") -> float:
+    """Return Ashman's D of the two components that :func:`mixture` fits to scores as they are.
 
     Below 1 they are one hill; 0 where all scores are equal.
     """
     scores = finite(scores, "scores")
+    return _ashman(_fitted(scores, kind, scale=False)[1]) if np.ptp(scores) >= 1e-8 else 0.0
+
+
+def _fitted(scores: Floats, kind: str, scale: bool) -> tuple[Floats, _Mixture, _Density]:
+    """Return the scores as they are fitted, the fit, and the logarithm of its densities."""
+    if kind == "beta":
+        x, inside = _trimmed(scores) if scale else (_clipped_unit(scores), slice(None))
+        fit = _fit(x[inside], _log_beta, floor=1e-4)
+        if fit.means[1] - fit.means[0] >= 0.02 and np.isfinite(fit.log_likelihood):
+            return x, fit, _log_beta
     x = _scaled(np.maximum(scores, np.quantile(scores, 0.001)))
-    return _ashman(_fit(x, _log_gaussian, floor=5e-4)) if np.ptp(scores) >= 1e-8 else 0.0
+    return x, _fit(x, _log_gaussian, floor=5e-4), _log_gaussian
 
 
 def beta_mixture(scores: NDArray[Any]) -> tuple[Floats, Floats, Floats]:

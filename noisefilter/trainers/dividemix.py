@@ -239,27 +239,38 @@ class DivideMixClassifier(BaseTrainer):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        share = ("in [0, 1]", lambda value: 0 <= value <= 1)
-        positive = ("greater than 0 and finite", lambda value: 0 < value < np.inf)
-        least = ("at least 0 and finite", lambda value: 0 <= value < np.inf)
-        for name, kind, rule, holds in (
-            ("warmup_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
-            ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
-            ("clean_threshold", Real, *share),
-            ("ramp_steps", Integral, "a whole number of at least 0", lambda value: value >= 0),
-            ("temperature", Real, *positive),
-            ("mixup_alpha", Real, *positive),
-            ("penalty", Real, *least),
-            ("weight_average", Real, "in [0, 1) or None", lambda value: 0 <= value < 1),
-        ):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), kind, rule, holds)
+        check_mixmatch(self)
         if not isinstance(self.confidence_penalty, bool | np.bool_):
             raise ParameterError(
                 f"confidence_penalty must be True or False, got {self.confidence_penalty!r}."
             )
-        if self.unlabeled_weight != "auto":
-            check_number("unlabeled_weight", self.unlabeled_weight, Real, f"'auto' or {least[0]}", least[1])
+
+
+def check_mixmatch(trainer: Any) -> None:
+    """Raise ParameterError unless a trainer's parameters of warm-up, division and MixMatch can be."""
+    positive = ("greater than 0 and finite", lambda value: 0 < value < np.inf)
+    least = ("at least 0 and finite", lambda value: 0 <= value < np.inf)
+    for name, kind, rule, holds in (
+        ("warmup_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
+        ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
+        ("clean_threshold", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
+        ("ramp_steps", Integral, "a whole number of at least 0", lambda value: value >= 0),
+        ("temperature", Real, *positive),
+        ("mixup_alpha", Real, *positive),
+        ("penalty", Real, *least),
+        ("weight_average", Real, "in [0, 1) or None", lambda value: 0 <= value < 1),
+    ):
+        if getattr(trainer, name) is not None:
+            check_number(name, getattr(trainer, name), kind, rule, holds)
+    if trainer.unlabeled_weight != "auto":
+        check_number("unlabeled_weight", trainer.unlabeled_weight, Real, f"'auto' or {least[0]}", least[1])
+
+
+def preset_weight(noise_rate: float, n_classes: int) -> float:
+    """Return the weight of guesses that DivideMix's authors used for so much noise."""
+    if n_classes > _MANY_CLASSES:
+        return 25.0 if noise_rate <= 0.3 else 150.0
+    return 0.0 if noise_rate <= 0.3 else 25.0 if noise_rate <= _HEAVY else 50.0
 
 
 class _DivideMix(CoTraining):
@@ -310,10 +321,7 @@ class _DivideMix(CoTraining):
         """Return the weight asked for, or that of the preset for the estimated noise rate."""
         if self.wanted_weight != "auto":
             return float(self.wanted_weight)
-        rate = self.rate or 0.0
-        if self.n_classes > _MANY_CLASSES:
-            return 25.0 if rate <= 0.3 else 150.0
-        return 0.0 if rate <= 0.3 else 25.0 if rate <= _HEAVY else 50.0
+        return preset_weight(self.rate or 0.0, self.n_classes)
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""
