@@ -200,13 +200,14 @@ class TwoViewNet(Net):
         self.held_epochs_ = 0
         return n_classes
 
-    def hold(self, clean: Tensor, n_epochs: int) -> None:
-        """Take the rows marked, (n,) bool, for clean in the first epochs, and no others.
+    def hold(self, clean: NDArray[np.bool_], n_epochs: int) -> None:
+        """Take the rows marked, (n,), for clean in the first epochs, and no others.
 
         Call it behind :meth:`begin`, also before :meth:`load_state`. The others still have a wrong label or
         are out of distribution by whether their views agree.
         """
-        self.held_clean_, self.held_epochs_ = clean, n_epochs
+        self.held_clean_ = torch.from_numpy(clean).to(self.groups_.device)
+        self.held_epochs_ = n_epochs
 
     def _holds(self) -> bool:
         return self.held_clean_ is not None and self.epoch_ < self.held_epochs_

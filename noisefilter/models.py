@@ -55,6 +55,15 @@ class NetModel:
         check_outputs(self, rows, n_classes)
         return getattr(self.net, "recorded_", None)
 
+    def begin(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Tensor:
+        """Open a training that somebody else drives; returns the class numbers on the device of the rows."""
+        target = torch.from_numpy(codes).to(rows.device)
+        self.net.initialize()
+        with local_seed(self.net.seed_, rows.device):
+            self.net.begin(rows, target)
+            check_outputs(self, rows, n_classes)
+        return target
+
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Return probabilities and features from one evaluation pass."""
         return self.net.evaluate(rows, features)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from noisefilter import scores
@@ -15,8 +14,7 @@ from noisefilter.contrastive import LEARN_FROM, TwoViewNet
 from noisefilter.errors import ParameterError, TrainingDivergedError
 from noisefilter.filters.josrc import JoSRCSelector, look_again
 from noisefilter.inputs import check_labels
-from noisefilter.models import NetModel, check_outputs
-from noisefilter.net import local_seed
+from noisefilter.models import NetModel
 from noisefilter.progress import Progress
 from noisefilter.trained import NetworkFilter, Planted
 from noisefilter.trainer import BaseTrainer
@@ -281,11 +279,8 @@ class _JoSRC:
         self.selector = selector
         self.eps_target = trainer.eps_target
         self.asks_teacher = trainer.predict_with == "teacher"
-        self.target = torch.from_numpy(planted.trained).to(rows.device)
-        net.initialize()
-        with local_seed(net.seed_, rows.device):
-            self.n_epochs = net.begin(rows, self.target)
-            check_outputs(NetModel(net), rows, n_classes)
+        self.target = NetModel(net).begin(rows, planted.trained, n_classes)
+        self.n_epochs = int(net.max_epochs)
         batch_size = len(rows) if net.batch_size == -1 else net.batch_size
         self.n_steps = self.n_epochs * count_batches(len(rows), batch_size)
 
@@ -293,7 +288,7 @@ class _JoSRC:
         """Believe a verdict for the first epochs, but for rows with planted labels, which it is not about."""
         clean = given.clean_mask.copy()
         clean[self.planted.probes.get("probe_rows", [])] = False
-        self.net.hold(torch.from_numpy(clean).to(self.rows.device), n_epochs)
+        self.net.hold(clean, n_epochs)
 
     def run_epoch(self, epoch: int, bar: Progress) -> dict[str, float | int | str | None]:
         """Train an epoch."""
