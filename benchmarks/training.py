@@ -13,8 +13,9 @@ augmentation, 80 epochs: it learns wrong labels by heart. ``short``: 10,000 CIFA
 nothing is chosen by it. Of each method the best epoch, the last, and the mean of the last ten are reported.
 
 ``ce`` is plain cross-entropy with the same network and epochs, ``filtered`` the same on the rows that
-INNScorer keeps, ``dividemix`` and ``josrc`` are the trainers with their defaults, ``inn_dividemix`` is
-DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors' code defaults to, at once.
+INNScorer keeps, ``dividemix``, ``josrc`` and ``inn_dividemix`` are the trainers with their defaults,
+``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
+code defaults to, at once.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ REGIMES: dict[str, dict[str, Any]] = {
 }
 TEST_ROWS = 2_000
 NOISE = [("symmetric", 0.5), ("asymmetric", 0.4)]
-METHODS = ("ce", "filtered", "dividemix", "josrc", "inn_dividemix", "dividemix_25")
+METHODS = ("ce", "filtered", "dividemix", "josrc", "inn_then_dividemix", "inn_dividemix", "dividemix_25")
 NAMES = ("regime", "noise", "rate", "seed", "method")
 
 
@@ -147,6 +148,8 @@ def robust(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
     if cell["method"] == "josrc":
         trainer: Any = noisefilter.JoSRCClassifier(prototype, **common)
     elif cell["method"] == "inn_dividemix":
+        trainer = noisefilter.INNDivideMixClassifier(prototype, **common)
+    elif cell["method"] == "inn_then_dividemix":
         inn = INNScorer(network(cell["regime"], 30), random_state=seed)
         trainer = DivideMixClassifier(prototype, filter=inn, **common)
     elif cell["method"] == "dividemix_25":
