@@ -18,7 +18,7 @@ from noisefilter.errors import InputError, ParameterError
 from noisefilter.estimates import Floats, finite
 from noisefilter.splits import Split
 
-__all__ = ["beta_mixture", "mixture", "separation"]
+__all__ = ["beta_mixture", "mixture", "mixture_with_separation", "separation"]
 
 _SMALLEST = 1e-12
 
@@ -54,12 +54,37 @@ def mixture(
     InputError
         If `kind` is ``"beta"`` without `scale` and a score lies outside [0, 1].
     """
+    split, distance = mixture_with_separation(scores, kind, scale=scale)
+    if split.clean_proba is not None and distance < 1.0:
+        warnings.warn(
+            f"The two components of the mixture hardly separate (Ashman's D = {distance:.2f} < 1); "
+            "the split is arbitrary.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return split
+
+
+def mixture_with_separation(
+    scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "beta", *, scale: bool = False
+) -> tuple[Split, float]:
+    """Return what :func:`mixture` returns and Ashman's D of its two components, from one fit.
+
+    Never warns: where D is below 1 the components are one hill, and the split is arbitrary. Where all
+    scores are equal D is 0 and the split keeps every row, with ``clean_proba`` None.
+
+    Raises
+    ------
+    InputError
+        If `kind` is ``"beta"`` without `scale` and a score lies outside [0, 1].
+    """
     if kind not in ("beta", "gaussian"):
         raise ParameterError(f"kind must be 'beta' or 'gaussian', got {kind!r}.")
     scores = finite(scores, "scores")
     if np.ptp(scores) < 1e-8:  # nothing to separate
-        return Split(np.ones(len(scores), dtype=bool), float(scores.min()), None, None)
-    return _split_posterior(scores, *_fitted(scores, kind, scale))
+        return Split(np.ones(len(scores), dtype=bool), float(scores.min()), None, None), 0.0
+    x, fit, log_density = _fitted(scores, kind, scale)
+    return _split_posterior(scores, x, fit, log_density), _ashman(fit)
 
 
 def separation(scores: NDArray[Any], kind: Literal["beta", "gaussian"] = "gaussian") -> float:
@@ -172,14 +197,6 @@ def _split_posterior(scores: Floats, x: Floats, fit: _Mixture, log_density: _Den
     Between the means it rises: the slope of the log-ratio of two Gaussians, and that of two Betas times
     x (1 - x), is linear in x and positive at both means. Outside them it is held constant.
     """
-    distance = _ashman(fit)
-    if distance < 1.0:
-        warnings.warn(
-            f"The two components of the mixture hardly separate (Ashman's D = {distance:.2f} < 1); "
-            "the split is arbitrary.",
-            UserWarning,
-            stacklevel=3,
-        )
     inside = np.clip(x, fit.means[0], fit.means[1])
     log_parts = np.log(fit.weights) + log_density(inside, fit.means, fit.variances)
     posterior = np.exp(log_parts[:, 1] - logsumexp(log_parts, axis=1))

@@ -162,8 +162,9 @@ def floored(
     n = len(proba)
     labeled = proba > threshold
     best_first = np.argsort(-proba, kind="stable")
+    ordered = codes[best_first]
     for code in range(n_classes):
-        own = best_first[codes[best_first] == code]
+        own = best_first[ordered == code]
         labeled[own[: min(_LEAST_PER_CLASS, -(-len(own) // 2))]] = True
     needed = min(n // 2, max(2 * batch_size, -(-n // round(1 / _LEAST_SHARE)), _LEAST_PER_CLASS * n_classes))
     missing = max(0, needed - int(labeled.sum()))

@@ -10,7 +10,7 @@ from scipy.stats import beta, norm
 from sklearn.mixture import GaussianMixture
 
 from noisefilter.errors import InputError, ParameterError
-from noisefilter.mixtures import beta_mixture, mixture
+from noisefilter.mixtures import beta_mixture, mixture, mixture_with_separation, separation
 
 
 def two_betas(n=4000, share=0.5, seed=0):
@@ -120,6 +120,42 @@ def test_a_single_hump_is_warned_about():
         mixture(norm.ppf(np.linspace(0.001, 0.999, 500)), "gaussian")
 
 
+@pytest.mark.filterwarnings("ignore:The two components")
+@pytest.mark.parametrize(
+    "scores", [two_betas(300, 0.3), np.linspace(0, 1, 100), 0.5 + np.arange(80) % 2 / 1e3]
+)
+@pytest.mark.parametrize("kind", ["beta", "gaussian"])
+def test_one_fit_gives_the_split_and_how_far_its_components_are_apart(scores, kind):
+    split, distance = mixture_with_separation(scores, kind)
+    assert distance == separation(scores, kind)
+    for found, expected in zip(split, mixture(scores, kind), strict=True):
+        assert np.array_equal(found, expected)
+
+
+def test_separation_is_that_of_the_planted_components():
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.normal(-3, 1, 3000), rng.normal(3, 2, 3000)])
+    _, distance = mixture_with_separation(scores, "gaussian")
+    expected = 6 * math.sqrt(2 / (1 + 4))  # Ashman, Bird & Zepf 1994: the means over the mean variance
+    assert distance == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.filterwarnings("error")
+def test_who_is_told_the_separation_is_not_warned():
+    _, distance = mixture_with_separation(norm.ppf(np.linspace(0.001, 0.999, 500)), "gaussian")
+    assert distance < 1
+    split, distance = mixture_with_separation(np.full(20, 0.3))
+    assert split.clean.all() and split.clean_proba is None and distance == 0.0
+
+
+def test_scaled_mixtures_are_told_apart_on_the_scale_they_are_fitted_on():
+    scores = two_betas(400)
+    low, high = np.quantile(scores, 0.05, method="lower"), np.quantile(scores, 0.95, method="higher")
+    inside = (scores >= low) & (scores <= high)
+    _, distance = mixture_with_separation(5 * scores - 3, scale=True)
+    assert distance == pytest.approx(separation((scores[inside] - low) / (high - low), "beta"))
+
+
 def test_beta_components_that_coincide_fall_back_to_a_gaussian():
     scores = 0.5 + 0.001 * np.repeat([0.0, 1.0], 50)
     split = mixture(scores)
@@ -134,6 +170,7 @@ def test_equal_scores_stay(kind):
 
 
 @pytest.mark.filterwarnings("ignore:The two components")
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=50), st.sampled_from(["beta", "gaussian"]))
 def test_mixture_posteriors_are_monotone_and_finite(scores, kind):
     scores = np.array(scores)

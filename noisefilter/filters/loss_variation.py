@@ -16,13 +16,13 @@ from noisefilter.balance import supplement
 from noisefilter.base import NoiseEstimate, check_number
 from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError
-from noisefilter.mixtures import mixture, separation
+from noisefilter.mixtures import mixture_with_separation
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
 from noisefilter.recorded import RecordedFilter, Trained, epochs_of
 from noisefilter.scores import log_margin
 from noisefilter.splits import Split
-from noisefilter.trained import check_at_least_1, check_positive, learned_codes
+from noisefilter.trained import check_at_least_1, check_drops, learned_codes
 from noisefilter.variation import (
     BETA_RULES,
     adapted,
@@ -460,25 +460,13 @@ class LossVariationSelector(RecordedFilter):
         )
         if self.warm_up is not None:
             check_at_least_1(self, "warm_up")
-        self._check_schedule()
+        check_drops(self)
         for name in ("weight", "most_unstable"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), Real, "in [0, 1]", lambda value: 0 <= value <= 1)
         for name in ("peer", "balance"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ParameterError(f"{name} must be True or False, got {getattr(self, name)!r}.")
-
-    def _check_schedule(self) -> None:
-        check_positive(self, "lr_drop_factor")
-        if self.lr_drops is None:
-            return
-        drops = self.lr_drops
-        if not isinstance(drops, tuple | list) or not all(isinstance(s, Real) and 0 < s < 1 for s in drops):
-            raise ParameterError(f"lr_drops must be shares in (0, 1), got {drops!r}.")
-        if self.estimator is not None:
-            raise ParameterError(
-                f"lr_drops must be None when an estimator is given, got {drops!r}. Set it on the estimator."
-            )
 
     def _check_split(self) -> None:
         super()._check_split()
@@ -525,6 +513,5 @@ def _combined(
 def _small_losses(losses: NDArray[Any], share: float) -> Mask:
     """G_l, the component of small losses of a Gaussian mixture; the lowest share where there are not two."""
     scores = -np.asarray(losses, dtype=np.float64)
-    if separation(scores) < 1.0:
-        return lowest(round(share * len(scores)), -scores)
-    return mixture(scores, "gaussian").clean
+    split, distance = mixture_with_separation(scores, "gaussian")
+    return split.clean if distance >= 1.0 else lowest(round(share * len(scores)), -scores)
