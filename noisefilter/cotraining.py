@@ -256,7 +256,8 @@ class CoTraining(ABC):
             self._learn(which, divisions[1 - which], epoch, weight, bar) for which in range(2)
         ]  # from each other
         names = ("loss", "labeled_loss", "unlabeled_loss", "penalty")
-        record: dict[str, Any] = {"phase": "mixmatch"}
+        alone = all(division.labeled.all() for division in divisions)
+        record: dict[str, Any] = {"phase": "supervised" if alone else "mixmatch"}
         record |= {name: float(np.mean([each[name] for each in found])) for name in names}
         record["unlabeled_weight"] = weight * ramp(self.n_ssl_steps[0], 0, self.ramp_steps)
         record |= {f"n_labeled_{k + 1}": int(divisions[1 - k].labeled.sum()) for k in range(2)}
@@ -305,12 +306,16 @@ class CoTraining(ABC):
         return float(np.mean([self._known_by_heart(probs.argmax(axis=1)) for probs in both]))
 
     def _known_by_heart(self, predicted: NDArray[np.int64]) -> float:
-        """Compare planted labels with what is predicted, and with how often any other label is."""
+        """Compare planted labels with what is predicted, and with how often any other label is.
+
+        Two standard errors are taken off: of few planted labels some are predicted by chance.
+        """
         if not len(self.probe_rows):
             return 0.0
         others = np.delete(predicted != self.codes, self.probe_rows)
         chance = others.mean() / (self.n_classes - 1)
-        return float((predicted[self.probe_rows] == self.probe_codes).mean() - chance)
+        error = np.sqrt(chance * (1.0 - chance) / len(self.probe_rows))
+        return float((predicted[self.probe_rows] == self.probe_codes).mean() - chance - 2.0 * error)
 
     def _evaluated(self, which: int, rows: Rows) -> NDArray[Any]:
         """Return the probabilities (m, K) of one network."""

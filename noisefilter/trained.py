@@ -211,6 +211,20 @@ def check_positive(estimator: Any, *names: str) -> None:
         check_number(name, getattr(estimator, name), Real, *_POSITIVE)
 
 
+def check_drops(estimator: Any) -> None:
+    """Raise ParameterError unless ``lr_drops`` and ``lr_drop_factor`` can be, with this ``estimator``."""
+    check_positive(estimator, "lr_drop_factor")
+    drops = estimator.lr_drops
+    if drops is None:
+        return
+    if not isinstance(drops, tuple | list) or not all(isinstance(s, float) and 0 < s < 1 for s in drops):
+        raise ParameterError(f"lr_drops must be shares in (0, 1), got {drops!r}.")
+    if estimator.estimator is not None:
+        raise ParameterError(
+            f"lr_drops must be None when an estimator is given, got {drops!r}. Set it on the estimator."
+        )
+
+
 def log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return log-odds that are finite at 0 and 1, too."""
     return np.asarray(logit(np.clip(probability, 1e-12, 1 - 1e-12)))

@@ -16,6 +16,7 @@ from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture, separation
 from noisefilter.networks import PreActResNet18
 from noisefilter.semisupervised import floored
+from noisefilter.trained import check_drops
 from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import Verdict
 
@@ -23,7 +24,7 @@ __all__ = ["DivideMixClassifier"]
 
 _WARMUP_STEPS = 1_500
 _RAMP_STEPS = 8_000
-_HEAVY = 0.85  # from this noise rate on, losses of five epochs are averaged
+_HEAVY, _HEAVY_EPOCHS = 0.85, 5  # from this published rate on, losses of so many epochs are averaged
 _MANY_CLASSES = 20
 
 
@@ -53,19 +54,27 @@ class DivideMixClassifier(BaseTrainer):
     lr : float, optional
         Learning rate of SGD with Nesterov momentum 0.9, divided by 5 at half and at three quarters of the
         epochs. Default 0.05.
+    lr_drops : tuple of float, optional
+        Shares of the training, in (0, 1), after which the learning rate of the default network is divided, if
+        not as above.
+    lr_drop_factor : float, default=5.0
+        What it is divided by.
     warmup_epochs : int, optional
         At most, where there are `probes`. Default: as many as 1,500 steps take, at least 10, but no more than
         a third of the epochs.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
         when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.
-        Default: 4 %, up to 200 rows where that is no more than a tenth, and at most 2,000 rows; none where a
-        filter has judged before.
+        Default: 4 %, up to 200 rows where that is no more than a tenth, and at most 2,000 rows. Where a
+        filter has judged before there are none.
     confidence_penalty : bool, default=False
         Add the negative entropy of the predictions to the loss of the warm-up, so that networks are not too
         sure of wrong labels: meant for asymmetric noise.
     clean_threshold : float, default=0.5
         A label is believed if :math:`w_i` is greater; in [0, 1].
+    loss_epochs : int, optional
+        Of how many last epochs since the warm-up losses are averaged for a division. Default: 1, and 5 where
+        the estimated noise is as heavy as 85 % symmetric noise.
     unlabeled_weight : "auto" or float, default="auto"
         :math:`\lambda_u`, at least 0. ``"auto"`` goes by the noise rate estimated after the warm-up, or by
         the filter before; what was chosen is in ``history_``, and how in Notes.
@@ -102,8 +111,12 @@ class DivideMixClassifier(BaseTrainer):
     six forward; and one forward per row and network for the next division.
 
     ``unlabeled_weight="auto"`` follows the presets that the authors used: with up to 20 classes 0 up to a
-    noise rate of 0.3, 25 up to 0.85, else 50; with more classes 25 up to 0.3, else 150. A rate of 0.85 or
-    more averages the losses of five epochs before a division, as published for 90 %.
+    noise rate of 0.3, 25 up to 0.85, else 50; with more classes 25 up to 0.3, else 150. Published rates count
+    draws from all K classes, of which one in K is right by chance; so the estimated share of wrong labels is
+    multiplied by K / (K - 1) before it is compared.
+
+    Where a division believes every label an epoch is supervised alone, and ``history_`` calls it so. The rate
+    is estimated by two constants that were read off :class:`noisefilter.INNScorer`'s probabilities.
 
     The verdict does not follow the last division, which on clean data divides all the same. Its scores are
     corrected log-odds of the given label (:func:`noisefilter.estimates.corrected_log_odds`) in the
@@ -114,7 +127,8 @@ class DivideMixClassifier(BaseTrainer):
     planted labels, which ends before they are learned; a ramp that counts steps; moving averages of the
     weights; guesses in evaluation mode; floors for both sets (:func:`noisefilter.semisupervised.floored`); a
     mixture that is fitted to the end, and where it finds no two hills (Ashman's D < 1) a division by the rank
-    of the losses at the estimated rate; the small networks.
+    of the losses at the estimated rate; the small networks. Others that stay: Nesterov momentum, and a ramp
+    of 6,250 steps, which are 16 epochs on CIFAR with half of the rows labeled.
 
     References
     ----------
@@ -140,10 +154,13 @@ class DivideMixClassifier(BaseTrainer):
         max_epochs: int | None = None,
         batch_size: int | None = None,
         lr: float | None = None,
+        lr_drops: tuple[float, ...] | None = None,
+        lr_drop_factor: float = 5.0,
         warmup_epochs: int | None = None,
         probes: float | None = None,
         confidence_penalty: bool = False,
         clean_threshold: float = 0.5,
+        loss_epochs: int | None = None,
         unlabeled_weight: Any = "auto",
         ramp_steps: int = _RAMP_STEPS,
         temperature: float = 0.5,
@@ -163,10 +180,13 @@ class DivideMixClassifier(BaseTrainer):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
+        self.lr_drops = lr_drops
+        self.lr_drop_factor = lr_drop_factor
         self.warmup_epochs = warmup_epochs
         self.probes = probes
         self.confidence_penalty = confidence_penalty
         self.clean_threshold = clean_threshold
+        self.loss_epochs = loss_epochs
         self.unlabeled_weight = unlabeled_weight
         self.ramp_steps = ramp_steps
         self.temperature = temperature
@@ -186,9 +206,9 @@ class DivideMixClassifier(BaseTrainer):
         """Return a trainer with the paper's settings for CIFAR-10 spelled out in its parameters.
 
         For 32x32 images. ``unlabeled_weight`` and ``clean_threshold`` were chosen for each noise: 0 for 20 %
-        symmetric and 40 % asymmetric, 25 for 50 % and 80 %, 50 and a threshold of 0.6 for 90 %; asymmetric
-        noise also has ``confidence_penalty=True``. On CIFAR-100 the warm-up has 30 epochs, and the weight is
-        25 for 20 %, else 150.
+        symmetric and 40 % asymmetric, 25 for 50 % and 80 %, 50 with a threshold of 0.6 and ``loss_epochs=5``
+        for 90 %; asymmetric noise also has ``confidence_penalty=True``. On CIFAR-100 the warm-up has 30
+        epochs, and the weight is 25 for 20 %, else 150.
 
         Parameters
         ----------
@@ -196,7 +216,8 @@ class DivideMixClassifier(BaseTrainer):
             Parameters to set on top.
         """
         published: dict[str, Any] = {
-            "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "warmup_epochs": 10,
+            "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "lr_drops": (0.5,),
+            "lr_drop_factor": 10.0, "warmup_epochs": 10, "loss_epochs": 1,
             "probes": 0.0, "unlabeled_weight": 25.0, "ramp_steps": 6_250, "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
@@ -214,22 +235,33 @@ class DivideMixClassifier(BaseTrainer):
             "max_epochs": 60 if self.max_epochs is None and self.estimator is None else self.max_epochs,
             "batch_size": self.batch_size, "lr": self.lr, "verbose": 0,
         }  # fmt: skip
-        objective = "cross_entropy_ne" if self.confidence_penalty else "cross_entropy"
-        nets = two_nets(
-            self.estimator, self.network, rows, n_classes, settings, {"objective": objective}, rng
-        )
-        share = 0.0 if given is not None else splits.probe_share(len(codes))
-        draw = np.random.default_rng(rng.randint(2**31 - 1))
-        probe_rows, probe_codes = splits.plant_probes(
-            codes, n_classes, share if self.probes is None else self.probes, draw
-        )
+        training: dict[str, Any] = {
+            "objective": "cross_entropy_ne" if self.confidence_penalty else "cross_entropy"
+        }
+        if self.lr_drops is not None:
+            training |= {"lr_drops": tuple(self.lr_drops), "lr_drop_factor": self.lr_drop_factor}
+        nets = two_nets(self.estimator, self.network, rows, n_classes, settings, training, rng)
+        probe_rows, probe_codes = self._planted(codes, n_classes, given, rng)
         return _DivideMix(
             nets, rows, codes, n_classes, warmup_epochs=self._n_warmup(nets[0], len(rows)),
             warmup_rows=None if given is None else given.clean_mask, temperature=self.temperature,
             mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
             weight_average=self.weight_average, probe_rows=probe_rows, probe_codes=probe_codes,
-            loss_epochs=5, given=given, trainer=self,
+            loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1), given=given, trainer=self,
         )  # fmt: skip
+
+    def _planted(
+        self, codes: NDArray[np.int64], n_classes: int, given: Verdict | None, rng: np.random.RandomState
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if given is not None and self.probes:
+            raise ParameterError(
+                f"probes must be None where a filter has judged before, got {self.probes!r}: the rate is "
+                "known, and rows that it rejects are not warmed up on."
+            )
+        share = (
+            splits.probe_share(len(codes)) if self.probes is None and given is None else self.probes or 0.0
+        )
+        return splits.plant_probes(codes, n_classes, share, np.random.default_rng(rng.randint(2**31 - 1)))
 
     def _n_warmup(self, net: Any, n: int) -> int:
         if self.warmup_epochs is not None:
@@ -240,6 +272,7 @@ class DivideMixClassifier(BaseTrainer):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_mixmatch(self)
+        check_drops(self)
         if not isinstance(self.confidence_penalty, bool | np.bool_):
             raise ParameterError(
                 f"confidence_penalty must be True or False, got {self.confidence_penalty!r}."
@@ -254,23 +287,30 @@ def check_mixmatch(trainer: Any) -> None:
         ("warmup_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
         ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
         ("clean_threshold", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
+        ("loss_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
         ("ramp_steps", Integral, "a whole number of at least 0", lambda value: value >= 0),
         ("temperature", Real, *positive),
         ("mixup_alpha", Real, *positive),
         ("penalty", Real, *least),
         ("weight_average", Real, "in [0, 1) or None", lambda value: 0 <= value < 1),
     ):
-        if getattr(trainer, name) is not None:
+        if getattr(trainer, name, None) is not None:
             check_number(name, getattr(trainer, name), kind, rule, holds)
     if trainer.unlabeled_weight != "auto":
         check_number("unlabeled_weight", trainer.unlabeled_weight, Real, f"'auto' or {least[0]}", least[1])
 
 
 def preset_weight(noise_rate: float, n_classes: int) -> float:
-    """Return the weight of guesses that DivideMix's authors used for so much noise."""
+    """Return the weight of guesses that DivideMix's authors used for such a share of wrong labels."""
+    published = as_published_rate(noise_rate, n_classes)
     if n_classes > _MANY_CLASSES:
-        return 25.0 if noise_rate <= 0.3 else 150.0
-    return 0.0 if noise_rate <= 0.3 else 25.0 if noise_rate <= _HEAVY else 50.0
+        return 25.0 if published <= 0.3 else 150.0
+    return 0.0 if published <= 0.3 else 25.0 if published <= _HEAVY else 50.0
+
+
+def as_published_rate(noise_rate: float, n_classes: int) -> float:
+    """Return the rate of symmetric noise, with labels drawn from all classes, that makes so many wrong."""
+    return noise_rate * n_classes / (n_classes - 1)
 
 
 class _DivideMix(CoTraining):
@@ -281,6 +321,7 @@ class _DivideMix(CoTraining):
         self.given = given
         self.clean_threshold = trainer.clean_threshold
         self.wanted_weight = trainer.unlabeled_weight
+        self.wanted_epochs = trainer.loss_epochs
         free = self.n_epochs - self.warmup_epochs
         self.held = free // 3 if trainer.split_epochs is None else trainer.split_epochs
 
@@ -302,7 +343,12 @@ class _DivideMix(CoTraining):
     def _clean_proba(self, which: int) -> NDArray[np.float64]:
         """Return the probability that a label's loss is one of the small ones."""
         rate = self.rate or 0.0
-        seen = min(self.losses.shape[1] if rate >= _HEAVY else 1, self.n_epochs_seen)
+        wanted = self.wanted_epochs
+        if wanted is None:
+            wanted = _HEAVY_EPOCHS if as_published_rate(rate, self.n_classes) >= _HEAVY else 1
+        seen = max(
+            1, min(wanted, self.n_epochs_seen - self.warmup_epochs + 1)
+        )  # none of the warm-up but its last
         losses = self.losses[which, -seen:].astype(np.float64)
         low, high = losses.min(axis=1, keepdims=True), losses.max(axis=1, keepdims=True)
         scores = -((losses - low) / np.maximum(high - low, 1e-8)).mean(axis=0)

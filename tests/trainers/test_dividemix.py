@@ -77,8 +77,12 @@ def test_heavy_noise_averages_five_epochs_of_losses_scaled_one_by_one():
     run.n_epochs_seen = 9
     run.rate = 0.3
     alone = run.divided(0).labeled
-    run.rate = 0.9
+    run.rate = 0.6  # of three classes: symmetric 0.9 of the papers
     averaged = run.divided(0).labeled
+    run.n_epochs_seen = run.warmup_epochs  # nothing of the warm-up but its end
+    assert np.array_equal(run.divided(0).labeled, alone)
+    run.wanted_epochs, run.n_epochs_seen, run.rate = 5, 9, 0.3
+    assert np.array_equal(run.divided(0).labeled, averaged)
     assert np.mean(averaged == ~wrong) > np.mean(alone == ~wrong) + 0.03
 
 
@@ -105,7 +109,15 @@ def test_neither_half_of_a_division_can_ruin_the_training():
 
 @pytest.mark.parametrize(
     ("n_classes", "rate", "weight"),
-    [(10, 0.1, 0.0), (10, 0.5, 25.0), (10, 0.9, 50.0), (100, 0.2, 25.0), (100, 0.5, 150.0)],
+    # symmetric 0.2, 0.5, 0.8 and 0.9 of the papers, as shares of wrong labels
+    [
+        (10, 0.18, 0.0),
+        (10, 0.45, 25.0),
+        (10, 0.72, 25.0),
+        (10, 0.81, 50.0),
+        (100, 0.198, 25.0),
+        (100, 0.495, 150.0),
+    ],
 )
 def test_the_weight_of_guesses_follows_the_published_presets(n_classes, rate, weight):
     run, _ = training(n_classes=3)
@@ -240,6 +252,26 @@ def test_the_confidence_penalty_is_the_nets_objective():
     assert {net.objective for net in punished.nets} == {"cross_entropy_ne"}
 
 
+def test_few_planted_labels_do_not_end_a_warm_up_by_chance():
+    run, _ = training(n=60, probes=0.1)
+    right = run.codes.copy()
+    right[run.probe_rows[0]] = run.probe_codes[0]  # one of six
+    wrong = np.arange(60) % 7 == 0
+    right[wrong] = (right[wrong] + 1) % 3
+    assert run._known_by_heart(right) <= 0.1
+    right[run.probe_rows] = run.probe_codes
+    assert run._known_by_heart(right) > 0.1
+
+
+def test_where_every_label_is_believed_history_says_that_training_is_supervised(monkeypatch):
+    run, _ = training(warmup=1)
+    run.run_epoch(0, Bar())
+    everything = Division(np.ones(60), np.ones(60, dtype=bool))
+    monkeypatch.setattr(_DivideMix, "divided", lambda self, which: everything)
+    record = run.run_epoch(1, Bar())
+    assert record["phase"] == "supervised" and record["unlabeled_loss"] == 0.0
+
+
 # --- a verdict to start from ----------------------------------------------------------------------
 
 
@@ -290,7 +322,7 @@ def test_as_published_spells_out_the_paper():
     wanted = {
         "max_epochs": 300, "warmup_epochs": 10, "batch_size": 128, "lr": 0.02, "temperature": 0.5,
         "mixup_alpha": 4.0, "clean_threshold": 0.5, "penalty": 1.0, "unlabeled_weight": 0.0, "probes": 0.0,
-        "weight_average": None,
+        "weight_average": None, "lr_drops": (0.5,), "lr_drop_factor": 10.0, "loss_epochs": 1,
     }  # fmt: skip
     assert {name: published[name] for name in wanted} == wanted
 
@@ -321,6 +353,9 @@ def test_nets_of_another_training_are_refused(digits):
     [
         ({"warmup_epochs": 0}, "warmup_epochs must be a whole number of at least 1, got 0"),
         ({"probes": 0.6}, r"probes must be in \[0, 0.5\], got 0.6"),
+        ({"loss_epochs": 0}, "loss_epochs must be a whole number of at least 1, got 0"),
+        ({"lr_drops": (2,)}, r"lr_drops must be shares in \(0, 1\), got \(2,\)"),
+        ({"probes": 0.1, "filter": INNScorer(max_epochs=1)}, "probes must be None where a filter has judged"),
         ({"clean_threshold": 1.5}, r"clean_threshold must be in \[0, 1\], got 1.5"),
         ({"unlabeled_weight": -1}, "unlabeled_weight must be 'auto' or at least 0 and finite, got -1"),
         (
