@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
 
 import noisefilter.cotraining as cotraining
-from noisefilter import DivideMixClassifier, INNScorer, Net, plant_noise
+from noisefilter import DivideMixClassifier, INNScorer, JoSRCClassifier, Net, plant_noise
 from noisefilter.batches import ArrayRows
 from noisefilter.cotraining import Division, together, two_nets
 from noisefilter.errors import InputTypeError
@@ -285,6 +285,17 @@ def test_a_verdict_given_is_warmed_up_on_and_held(digits):
     assert sizes[:3] == [clean.sum()] * 3
     assert len(set(sizes[3:]) - {clean.sum()}) >= 1
     assert model.verdict_.estimated_noise_rate == model.given_verdict_.estimated_noise_rate
+
+
+@pytest.mark.parametrize("kind", [DivideMixClassifier, JoSRCClassifier], ids=lambda kind: kind.__name__)
+def test_a_filter_that_rejects_everything_is_named_and_softened(digits, kind):
+    X, truth, y = digits
+    filter_ = INNScorer(max_epochs=5, split="keep", keep=0.0, random_state=0)
+    model = kind(max_epochs=4, filter=filter_, random_state=0)
+    with pytest.warns(UserWarning, match="must leave at least 50 clean rows, got 0 of 600"):
+        model.fit(X, y)
+    assert not model.given_verdict_.clean_mask.any()
+    assert model.score(X, truth) > 0.3
 
 
 # --- what is learned ------------------------------------------------------------------------------
