@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, GradientNormClipping
 from torch import Tensor, nn
 
 from noisefilter.augment import default_augmentation
 from noisefilter.batches import Rows, in_order
+from noisefilter.contrastive import AdamDecay
 from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.net import Net, Recorded, Recorder, caught_features, local_seed
 from noisefilter.networks import default_network, network_arguments
@@ -24,6 +25,7 @@ _CHUNK = 1000
 MAX_EPOCHS, LR = 30, 0.05  # of the default network
 LR_DROPS: dict[str, Any] = {"lr_drops": (0.5, 0.75), "lr_drop_factor": 5.0}
 _PLAIN = {"objective": "cross_entropy", "schedule": "steps"}  # what any training of the user's own may be
+_WITHOUT_MEMORY = (AdamDecay, GradientNormClipping)  # from one epoch to the next
 _CHOOSER = {"mixup_alpha": "objective", "n_cycles": "schedule", "cycle_epochs": "schedule"}
 
 
@@ -207,6 +209,24 @@ def check_outputs(model: Model, rows: Rows, n_classes: int) -> None:
 def _callbacks(net: NeuralNetClassifier) -> list[Any]:
     """Return the callbacks of the user's own; skorch also knows ``None`` and ``"disable"``."""
     return list(net.callbacks) if isinstance(net.callbacks, list | tuple) else []
+
+
+def remembering_callback(estimator: Any) -> str | None:
+    """Return the class of a callback whose memory no checkpoint has, ``None`` where there is no such one.
+
+    What a callback remembers is its own affair, and cannot be looked for: all count but the few known to have
+    nothing to remember.
+    """
+    for item in _callbacks(estimator) if isinstance(estimator, NeuralNetClassifier) else []:
+        name, given = item if isinstance(item, list | tuple) else (_kind(item).__name__, item)
+        callback = getattr(estimator, f"callbacks__{name}", given)  # set later, None to leave it out
+        if callback is not None and _kind(callback) not in _WITHOUT_MEMORY:
+            return _kind(callback).__name__
+    return None
+
+
+def _kind(callback: Any) -> type[Any]:
+    return callback if isinstance(callback, type) else type(callback)
 
 
 def feeds_raw(estimator: Any) -> bool:

@@ -24,7 +24,7 @@ from noisefilter.errors import InputError, InputTypeError, ParameterError, Train
 from noisefilter.fingerprints import count_copies, described, digest, fingerprint
 from noisefilter.handover import judged_by, untouched_of, verdict_of
 from noisefilter.inputs import Labels, as_rows, check_features, check_labels, known_codes
-from noisefilter.models import feeds_raw, seed_unset
+from noisefilter.models import feeds_raw, remembering_callback, seed_unset
 from noisefilter.progress import Progress
 from noisefilter.scores import best_other
 from noisefilter.states import load_verdict, verdict_state
@@ -98,9 +98,10 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
     **Checkpoints.** With ``checkpoint_dir`` every epoch ends on disk, and a fit with the same parameters,
     rows and labels goes on after the last epoch written there, on a CPU to the same bits as if it had never
     stopped. A run that has ended is read back. ``checkpoint_dir``, ``device`` and ``verbose`` may differ;
-    another number of epochs is another training. What a filter before the trainer says is part of the
-    configuration. A filter on a GPU need not say the same twice, so there ``filter=``, whose verdict is
-    in the checkpoint, is the better place.
+    another number of epochs is another training. An ``estimator`` with skorch callbacks is refused, as what they
+    remember would be lost; ``GradientNormClipping`` has nothing to remember. What a filter before the
+    trainer says is part of the configuration. A filter on a GPU need not say the same twice, so there
+    ``filter=``, whose verdict is in the checkpoint, is the better place.
 
     **Interrupts.** An interrupt (Ctrl-C) after the first epoch leaves a classifier that can predict, with
     verdict and history so far, and is raised again. Any other failure leaves everything as it was.
@@ -207,6 +208,13 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         if not isinstance(self.checkpoint_dir, str | os.PathLike | None):
             raise ParameterError(f"checkpoint_dir must be a path or None, got {self.checkpoint_dir!r}.")
         if self.filter is not None and (isinstance(self.filter, type) or not hasattr(self.filter, "fit")):
+        remembering = None if self.checkpoint_dir is None else remembering_callback(self.estimator)
+        if remembering is not None:
+            raise ParameterError(
+                "estimator.callbacks must be without memory of their own with checkpoint_dir, got "
+                f"{remembering}. A training taken up again would have lost what it remembers; a "
+                "noisefilter.Net lowers its learning rate by lr_drops=."
+            )
             raise InputTypeError(
                 f"filter must be a filter, such as INNScorer(), or None, got {self.filter!r}."
             )

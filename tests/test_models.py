@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, GradientNormClipping, LRScheduler
 from torch import nn
 
 from noisefilter.batches import ArrayRows, picked
@@ -20,6 +20,7 @@ from noisefilter.models import (
     build_model,
     default_batch_size,
     feeds_raw,
+    remembering_callback,
 )
 from noisefilter.net import Net
 from noisefilter.networks import MLP, SevenLayerCNN, SmallCNN
@@ -381,3 +382,27 @@ def test_other_callbacks_are_welcome(changes):
 def test_too_many_outputs(kind):
     with pytest.raises(ParameterError, match=r"one output per class \(3\), got 4"):
         build(prototype(kind, module__n_outputs=4), record=("losses",)).train(ROWS, Y, 3)
+
+
+# Memory of callbacks
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "later", "name"),
+    [
+        (None, {}, None),
+        ("disable", {}, None),
+        ([GradientNormClipping(1.0), ("clip", GradientNormClipping)], {}, None),
+        ([GradientNormClipping(1.0), LRScheduler], {}, "LRScheduler"),
+        ([("rate", LRScheduler())], {"callbacks__rate": None}, None),
+        ([("clip", GradientNormClipping(1.0))], {"callbacks__clip": EarlyStopping()}, "EarlyStopping"),
+        ([("own", type("OwnClipping", (GradientNormClipping,), {})())], {}, "OwnClipping"),
+    ],
+    ids=str,
+)
+def test_a_callback_that_may_remember_something_is_named(callbacks, later, name):
+    assert remembering_callback(prototype(callbacks=callbacks, **later)) == name
+
+
+def test_what_has_no_callbacks_remembers_nothing():
+    assert remembering_callback(None) is None and remembering_callback(LogisticRegression()) is None

@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from skorch.callbacks import LRScheduler
 
 import noisefilter
 from noisefilter import (
@@ -28,6 +29,7 @@ from noisefilter import (
     OOD_NOISE,
     FilteredClassifier,
     INNScorer,
+    Net,
     SmallLossSelector,
     Verdict,
     VoteFilter,
@@ -37,6 +39,7 @@ from noisefilter.errors import InputError, InputTypeError, LabelError, Parameter
 from noisefilter.inputs import check_labels
 from noisefilter.models import build_model
 from noisefilter.net import derived_seed, local_seed
+from noisefilter.networks import MLP
 from noisefilter.scores import log_margin
 from noisefilter.states import load_verdict, verdict_state
 from noisefilter.trainer import BaseTrainer, _in_class_numbers, _in_labels
@@ -720,6 +723,16 @@ def test_another_training_is_not_taken_up(kind, blobs, tmp_path):
     for message, (parameters, rows, labels, more) in cases.items():
         with pytest.raises(ParameterError, match=message):
             short(kind, checkpoint_dir=tmp_path, **parameters).fit(rows, labels, **more)
+
+
+@every_trainer
+def test_callbacks_that_remember_are_refused_before_anything_is_trained(kind, blobs, tmp_path):
+    remembering = Net(MLP, module__n_inputs=5, module__n_classes=3, callbacks=[("rate", LRScheduler())])
+    message = "^estimator.callbacks must be without memory of their own with checkpoint_dir, got LRScheduler"
+    trainer = kind(remembering, checkpoint_dir=tmp_path / "new", filter=quick(), random_state=0)
+    with pytest.raises(ParameterError, match=message):
+        trainer.fit(blobs.X, blobs.y)
+    assert not (tmp_path / "new").exists()
 
 
 KILLED = """
