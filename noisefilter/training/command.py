@@ -34,7 +34,7 @@ Filter = Annotated[
     str, typer.Option(help=f"What judges the labels before: {', '.join(FILTERS)}.", rich_help_panel=_HOW)
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of training.", rich_help_panel=_HOW)]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Rows in a step.", rich_help_panel=_HOW)]
+BatchSize = Annotated[int | None, typer.Option(min=2, help="Rows in a step.", rich_help_panel=_HOW)]
 LearningRate = Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_HOW)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.", rich_help_panel=_HOW)]
 Test = Annotated[
@@ -134,17 +134,7 @@ def train(
         again = opt.again(typed) + opt.again_digits(source, noise, noise_kind, random_state)
         run = Run(source, out, method, filter, settings, random_state, checkpoint_dir or out / "checkpoints",
                   fresh, thumbnails, verbose, context.obj or (), again)  # fmt: skip
-        held = Held(test, test_split, test_share, random_state)
-        _check_cheap(run, held, typed)
-        store, reading = datasets.opened(source, typed)
-        store = opt.planted(store, source, noise, noise_kind, random_state)
-        known = store.truth if truth is None else read_truth(truth, store)
-        data, tested = read_held(held, source, store, reading, typed, known, verbose)
-        with _left_tidy(run):
-            trainer = _fitted(run, data, tested)
-        _write(run, held, data, tested, trainer)
-        if verbose:
-            _show(run, data, trainer)
+        _run(run, Held(test, test_split, test_share, random_state), typed, truth, (noise, noise_kind))
 
 
 @dataclass(frozen=True)
@@ -169,6 +159,26 @@ class Run:
     def seconds(self) -> float:
         """How long it has been going."""
         return time.perf_counter() - self.started
+
+
+def _run(
+    run: Run,
+    held: Held,
+    typed: Mapping[str, Any],
+    truth: Path | None,
+    noise: tuple[float | None, str | None],
+) -> None:
+    """Train, write what came out, and say so."""
+    _check_cheap(run, held, typed)
+    store, reading = datasets.opened(run.source, typed)
+    store = opt.planted(store, run.source, *noise, run.random_state)
+    known = store.truth if truth is None else read_truth(truth, store)
+    data, tested = read_held(held, run.source, store, reading, typed, known, run.verbose)
+    with _left_tidy(run):
+        trainer = _fitted(run, data, tested)
+    _write(run, held, data, tested, trainer)
+    if run.verbose:
+        _show(run, data, trainer)
 
 
 def _check_cheap(run: Run, held: Held, typed: Mapping[str, Any]) -> None:
