@@ -87,6 +87,12 @@ class MeanTeacher:
             else:
                 own.copy_(other)
 
+    @torch.no_grad()
+    def hand_over(self, student: nn.Module) -> None:
+        """Give the student the weights and running statistics of the average."""
+        for own, other in zip(_state(self.module), _state(student), strict=True):
+            other.copy_(own)
+
 
 class TwoViewNet(Net):
     r"""A :class:`~noisefilter.Net` that is trained by Jo-SRC's Algorithm 1.

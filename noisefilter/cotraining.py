@@ -100,6 +100,9 @@ class CoTraining(ABC):
     ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
     the moving average of its weights.
 
+    A callback of a network that asks for the end (skorch's ``EarlyStopping``) ends the training of both after
+    the epoch.
+
     Every epoch of every network draws from generators of its own, seeded by the network's seed and the number
     of the epoch.
 
@@ -239,7 +242,8 @@ class CoTraining(ABC):
         rows, targets = self._warmup_rows()
         for net in self.nets:
             with net.drawing(epoch):
-                net.run_epoch(rows, targets, epoch, bar)
+                if net.run_epoch(rows, targets, epoch, bar):
+                    self.n_epochs = epoch + 1
         losses = [float(net.history[-1]["train_loss"]) for net in self.nets]
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
 
@@ -284,7 +288,8 @@ class CoTraining(ABC):
                 average=average,
             )  # fmt: skip
             net.history.record("train_loss", found["loss"])
-            net.notify("on_epoch_end", dataset_train=dataset, dataset_valid=None)
+            if net.notify_epoch_end(*dataset):
+                self.n_epochs = epoch + 1
         self.n_ssl_steps[which] += int(found["n_steps"])
         return found
 
@@ -373,6 +378,7 @@ class CoTraining(ABC):
         rest: dict[str, Any] = {
             "n_seen": self.n_seen, "n_epochs_seen": self.n_epochs_seen, "rate": self.rate,
             "n_ssl_steps": self.n_ssl_steps, "warmup_epochs": self.warmup_epochs,
+            "n_epochs": self.n_epochs,
             "averaged_steps": None if self.averages is None else [each.n_steps for each in self.averages],
         }  # fmt: skip
         for which, net in enumerate(self.nets):
@@ -402,14 +408,18 @@ class CoTraining(ABC):
         self.prob_sum = tensors["prob_sum"].cpu().numpy()
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
         self.n_ssl_steps, self.rate = list(rest["n_ssl_steps"]), rest["rate"]
-        self.warmup_epochs = rest["warmup_epochs"]
+        self.warmup_epochs, self.n_epochs = rest["warmup_epochs"], rest["n_epochs"]
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""
         rows, targets = self._warmup_rows()
-        for net in self.nets:
+        for which, net in enumerate(self.nets):
+            with self.answering(which):
+                net.settle_inference(self.rows)  # an interrupted epoch left it open
             net.end(rows, targets)
-        self.kept = None
+            if self.averages is not None:
+                self.averages[which].hand_over(net.module_)
+        self.kept = self.averages = None
         del self.rows, self.targets, self.learned, self.codes, self.losses, self.prob_sum, self.warmup
 
 

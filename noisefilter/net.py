@@ -383,6 +383,7 @@ class Net(NeuralNetClassifier):
                 for epoch in range(n_epochs):
                     if self.run_epoch(rows, codes, epoch, bar):
                         break
+            self.bfloat16_inference_ = None  # to be measured with the weights as they are now
             self._close()
         finally:
             self._let_go()
@@ -410,8 +411,26 @@ class Net(NeuralNetClassifier):
                 bar.step()
         return self._end_epoch(total / len(rows), recorder, rows, codes)
 
+    def notify_epoch_end(self, rows: Rows, codes: Tensor) -> bool:
+        """Tell the callbacks that an epoch has ended; returns whether one asks for the end of the training.
+
+        It is for drivers that train an epoch by themselves; :meth:`run_epoch` does it.
+        """
+        try:
+            self.notify("on_epoch_end", dataset_train=(rows, codes), dataset_valid=None)
+        except KeyboardInterrupt:  # how skorch's EarlyStopping asks for the end
+            stopping = [cb for _, cb in self.callbacks_ if isinstance(cb, EarlyStopping)]
+            if not any(cb.misses_ == cb.patience for cb in stopping):
+                raise
+            return True
+        return False
+
     def end(self, rows: Rows, codes: Tensor) -> None:
-        """Close a training that :meth:`begin` opened: set ``recorded_``, and let go of what it needed."""
+        """Close a training that :meth:`begin` opened: set ``recorded_``, and let go of what it needed.
+
+        Whether inference uses bfloat16 is settled then, by rows of the training.
+        """
+        self.settle_inference(rows)
         self._close()
         self._let_go()
         self.notify("on_train_end", X=rows, y=codes)
@@ -535,7 +554,6 @@ class Net(NeuralNetClassifier):
         return n_epochs
 
     def _close(self) -> None:
-        self.bfloat16_inference_ = None  # to be measured with the weights as they are now
         if self.record:
             self.recorded_ = self._running.recorder.result()
 
@@ -656,14 +674,7 @@ class Net(NeuralNetClassifier):
         recorder.end_epoch(rate)
         self.history.record("train_loss", float(loss))
         self.history.record("event_lr", rate)
-        try:
-            self.notify("on_epoch_end", dataset_train=(rows, codes), dataset_valid=None)
-        except KeyboardInterrupt:  # how skorch's EarlyStopping asks for the end
-            stopping = [cb for _, cb in self.callbacks_ if isinstance(cb, EarlyStopping)]
-            if not any(cb.misses_ == cb.patience for cb in stopping):
-                raise
-            return True
-        return False
+        return self.notify_epoch_end(rows, codes)
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         return [group for name in self._optimizers for group in getattr(self, name + "_").param_groups]
@@ -721,6 +732,11 @@ class Net(NeuralNetClassifier):
         with self.evaluating():
             return self._probs(self.outputs(x, half=bool(self.bfloat16_inference_)))
 
+    def settle_inference(self, rows: Rows) -> None:
+        """Decide by these rows whether inference uses bfloat16, unless that has been since :meth:`reseed`."""
+        if self.bfloat16_inference_ is None:
+            self._choose_inference(rows)
+
     def _choose_inference(self, rows: Rows) -> None:
         """Allow bfloat16 for inference if it ranks rows as float32 does."""
         self.bfloat16_inference_ = False
@@ -737,8 +753,7 @@ class Net(NeuralNetClassifier):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return probabilities (n, K) and, if asked for, features (n, d), from one evaluation pass."""
         rows = self._rows(X)
-        if self.bfloat16_inference_ is None:
-            self._choose_inference(rows)
+        self.settle_inference(rows)
         probs, kept = [], []
         catching: AbstractContextManager[list[Tensor]] = nullcontext([])
         if features:

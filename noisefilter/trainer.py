@@ -98,8 +98,8 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
     **Checkpoints.** With ``checkpoint_dir`` every epoch ends on disk, and a fit with the same parameters,
     rows and labels goes on after the last epoch written there, on a CPU to the same bits as if it had never
     stopped. A run that has ended is read back. ``checkpoint_dir``, ``device`` and ``verbose`` may differ;
-    another number of epochs is another training. An ``estimator`` with skorch callbacks is refused, as what they
-    remember would be lost; ``GradientNormClipping`` has nothing to remember. What a filter before the
+    another number of epochs is another training. An ``estimator`` with skorch callbacks is refused, as what
+    they remember would be lost; ``GradientNormClipping`` has nothing to remember. What a filter before the
     trainer says is part of the configuration. A filter on a GPU need not say the same twice, so there
     ``filter=``, whose verdict is in the checkpoint, is the better place.
 
@@ -207,7 +207,6 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
             raise ParameterError(f"channels must be 'first', 'last' or None, got {self.channels!r}.")
         if not isinstance(self.checkpoint_dir, str | os.PathLike | None):
             raise ParameterError(f"checkpoint_dir must be a path or None, got {self.checkpoint_dir!r}.")
-        if self.filter is not None and (isinstance(self.filter, type) or not hasattr(self.filter, "fit")):
         remembering = None if self.checkpoint_dir is None else remembering_callback(self.estimator)
         if remembering is not None:
             raise ParameterError(
@@ -216,6 +215,7 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
                 "noisefilter.Net lowers its learning rate by lr_drops=."
             )
             raise InputTypeError(
+        if self.filter is not None and (isinstance(self.filter, type) or not hasattr(self.filter, "fit")):
                 f"filter must be a filter, such as INNScorer(), or None, got {self.filter!r}."
             )
 

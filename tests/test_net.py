@@ -700,6 +700,33 @@ def test_bad_rows():
 # Precision
 
 
+def test_a_training_that_was_driven_has_settled_how_it_infers():
+    model, rows, codes = (
+        net(precision="bfloat16").initialize(),
+        ArrayRows(torch.from_numpy(X)),
+        torch.tensor(Y),
+    )
+    model.begin(rows, codes)
+    with model.drawing(0):
+        model.run_epoch(rows, codes, 0)
+    assert model.bfloat16_inference_ is None
+    model.end(rows, codes)
+    assert model.bfloat16_inference_ is not None
+
+
+def test_who_drives_an_epoch_learns_that_a_callback_asks_for_the_end():
+    stop = EarlyStopping("train_loss", patience=1, threshold=9.0)
+    model, rows, codes = net(callbacks=[("stop", stop)]), ArrayRows(torch.from_numpy(X)), torch.from_numpy(Y)
+    model.initialize()
+    model.begin(rows, codes)
+    answers = []
+    for loss in (1.0, 1.0):
+        model.notify("on_epoch_begin", dataset_train=(rows, codes), dataset_valid=None)
+        model.history.record("train_loss", loss)
+        answers.append(model.notify_epoch_end(rows, codes))
+    assert answers == [False, True]
+
+
 def test_bfloat16_inference_only_if_it_ranks_alike(monkeypatch):
     model = net(precision="bfloat16").fit(X, Y)
     model.predict_proba(X)

@@ -506,6 +506,20 @@ def test_a_pickle_predicts_the_same_and_holds_no_rows(kind, blobs):
     assert_same_fit(again, fitted, X[:50])
 
 
+@pytest.mark.parametrize("kind", TRAINERS[1:], ids=lambda kind: kind.__name__)
+def test_the_training_rows_alone_decide_how_later_rows_are_computed(kind, blobs, monkeypatch):
+    measured = []
+
+    def choose(self, rows):
+        measured.append(len(rows))
+        self.bfloat16_inference_ = False
+
+    monkeypatch.setattr(Net, "_choose_inference", choose)
+    fitted = short(kind).fit(blobs.X, blobs.y, eval_set=(blobs.X[:50], blobs.truth[:50]))
+    fitted.predict_proba(blobs.X[:1])
+    assert set(measured) == {300}
+
+
 @every_trainer
 def test_a_fit_that_fails_leaves_everything_as_it_was(kind, blobs):
     for trainer in (short(kind), short(kind).fit(pd.DataFrame(blobs.X, columns=list("abcde")), blobs.y)):

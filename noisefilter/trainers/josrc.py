@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -295,6 +296,8 @@ class _JoSRC:
         with self.net.drawing(epoch):
             if self.net.run_epoch(self.rows, self.target, epoch, bar):
                 self.n_epochs = epoch + 1
+        with self._answering():
+            self.net.settle_inference(self.rows)  # not by the first rows that somebody asks about
         seen = self.net.history[-1]
         phase = "warm-up" if epoch < self.net.warmup_epochs else "joint"
         groups = {name: seen[name] for name in ("threshold", "n_clean", "n_id", "n_ood")}
@@ -312,7 +315,7 @@ class _JoSRC:
 
     def predict(self, rows: Rows) -> NDArray[Any]:
         """Return probabilities (m, K), without the smoothing of the labels learned."""
-        with self.net.answered_by(self.net.teacher_.module if self.asks_teacher else None):
+        with self._answering():
             probs = self.net.evaluate(rows)[0]
         if not np.isfinite(probs).all():
             raise TrainingDivergedError(
@@ -320,6 +323,9 @@ class _JoSRC:
                 "A smaller lr= usually helps."
             )
         return scores.unsmoothed(probs, self.eps_target)
+
+    def _answering(self) -> AbstractContextManager[None]:
+        return self.net.answered_by(self.net.teacher_.module if self.asks_teacher else None)
 
     def judged(self) -> Verdict:
         """Judge the rows as the selector does."""
@@ -329,5 +335,7 @@ class _JoSRC:
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""
+        with self._answering():
+            self.net.settle_inference(self.rows)  # an interrupted epoch left it open
         self.net.end(self.rows, self.target)
         del self.rows, self.codes, self.target, self.planted, self.selector

@@ -6,6 +6,7 @@ import torch
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.mixture import GaussianMixture
+from skorch.callbacks import EarlyStopping
 
 import noisefilter.cotraining as cotraining
 from noisefilter import DivideMixClassifier, INNScorer, JoSRCClassifier, Net, plant_noise
@@ -244,6 +245,41 @@ def test_planted_labels_are_trained_in_the_warm_up_alone(monkeypatch):
     monkeypatch.setattr(cotraining, "mixmatch_epoch", epoch)
     run.run_epoch(1, Bar())
     assert all(np.array_equal(codes.numpy(), run.codes) for codes in given)
+
+
+@pytest.mark.parametrize("warmup", [1, 5])
+def test_a_callback_may_end_the_training_in_either_phase(digits, warmup):
+    stopping = EarlyStopping("train_loss", patience=2, threshold=9.0)  # no loss improves on a first one so
+    prototype = memorizing(9, callbacks=[("stop", stopping)])
+    trainer = DivideMixClassifier(prototype, warmup_epochs=warmup, random_state=0)
+    trainer.fit(digits[0][:200], digits[2][:200])
+    assert len(trainer.history_) == 3 and trainer._fitted.training.n_epochs == 3
+
+
+@pytest.mark.parametrize("asking", [0, 1])
+def test_one_network_ends_the_training_of_both_and_it_stays_so(asking):
+    run, _ = training()
+    run.nets[asking].notify_epoch_end = lambda rows, codes: True
+    run.run_epoch(0, Bar())
+    assert run.n_epochs == 1
+    again, _ = training()
+    again.load_state(*run.state())
+    assert again.n_epochs == 1
+
+
+def test_what_is_kept_predicts_by_the_moving_averages_alone():
+    run, _ = training(weight_average=0.9)
+    for epoch in range(4):
+        run.run_epoch(epoch, Bar())
+    rows = run.rows
+    students = [net.predict_proba(rows) for net in run.nets]
+    with run.answering(0):
+        average = run.nets[0].predict_proba(rows)
+    before = run.predict(rows)
+    run.release()
+    assert run.averages is None and np.array_equal(run.predict(rows), before)
+    assert np.array_equal(run.nets[0].predict_proba(rows), average)
+    assert not np.array_equal(average, students[0])
 
 
 def test_the_confidence_penalty_is_the_nets_objective():
