@@ -1,10 +1,12 @@
-"""Data that many tests share; small enough to train on in a second."""
+"""What many tests share: data small enough to train on in a second, and the command line."""
 
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
+
+from noisefilter.cli import main
 
 
 class Noisy(NamedTuple):
@@ -41,6 +43,20 @@ def images() -> Noisy:
     X[truth == 0, :, :4] += 0.6
     X[truth == 1, :, 4:] += 0.6
     return _with_wrong_labels(X, truth, n_wrong=12, n_classes=2)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line; return its exit code, what it printed and what it complained about."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args):
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        printed = capsys.readouterr()
+        return end.value.code or 0, printed.out, printed.err
+
+    return run
 
 
 def pytest_collection_modifyitems(items):

@@ -1,25 +1,9 @@
-"""What the tests of the commands share."""
+"""What the tests of an audit share."""
 
 import json
 import os
 
 import pytest
-
-from noisefilter.cli import main
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the command line; return its exit code, what it printed and what it complained about."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*args):
-        with pytest.raises(SystemExit) as end:
-            main([str(arg) for arg in args])
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

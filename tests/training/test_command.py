@@ -314,6 +314,12 @@ def test_when_the_folder_cannot_be_replaced_the_checkpoints_go_back(run, tmp_pat
     assert len(names(tmp_path / "t" / "checkpoints")) == 2
 
 
+def test_a_batch_size_no_trainer_takes_is_refused_by_the_option(run, npz):
+    code, out, err = run("train", npz, "--out", "t", "--batch-size", 1)
+    assert (code, out) == (2, "")
+    assert "Invalid value for '--batch-size'" in err
+
+
 # the true thing
 
 
