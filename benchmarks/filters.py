@@ -27,6 +27,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -184,15 +185,14 @@ def rejudge(folder: Path, cache: Path) -> None:
     """Judge cached signals again with the rules as they are now; times stay as they were."""
     fresh: dict[tuple[Any, ...], dict[str, Any]] = {}
     records, now = done(), machine()["commit"]
-    for record in records:
+    stale = [r for r in records if r["training"] != "cleanlab" and r.get("judged_at", r["commit"]) != now]
+    for record in stale:
         cell = {name: record[name] for name in (*NAMES, "training")}
-        if record["training"] != "cleanlab" and tuple(cell.values()) not in fresh:
+        place = tuple(cell.values())
+        if place not in fresh:
             _, truth, y = planted(folder, cell)
-            fresh[tuple(cell.values())] = judged(cell, cache, truth, y)
-    for record in records:
-        if record["training"] != "cleanlab":
-            place = tuple(record[name] for name in (*NAMES, "training"))
-            record |= fresh[place][record["method"]] | {"judged_at": now}
+            fresh[place] = judged(cell, cache, truth, y)
+        record |= fresh[place][record["method"]] | {"judged_at": now}
     RESULTS.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -230,8 +230,15 @@ def tables() -> str:
             rendered = table(data, read)
             if rendered.count("\n") > 1:
                 parts.append(f"{title}:\n\n{rendered}")
-    seeds = sorted({record["seed"] for record in done()})
-    return "\n\n".join([f"Seeds measured: {', '.join(map(str, seeds))}.", *parts])
+    counts = (f"{data}: {', '.join(seeds_of(data))}" for data in DATA)
+    return "\n\n".join([f"Seeds measured, {'; '.join(counts)}.", *parts])
+
+
+def seeds_of(data: str) -> list[str]:
+    """Name the seeds that were measured, with the number of conditions where some are missing."""
+    places = {(r["seed"], r["noise"], r["rate"]) for r in done() if r["data"] == data}
+    counts = Counter(seed for seed, *_ in places)
+    return [f"{s}" if n == len(NOISE) else f"{s} in {n} of {len(NOISE)}" for s, n in sorted(counts.items())]
 
 
 def main() -> None:
