@@ -37,6 +37,7 @@ __all__ = ["BaseTrainer", "Training"]
 # Parameters that a training can be taken up again without: they change none of its numbers.
 _FREE = frozenset({"checkpoint_dir", "device", "verbose"})
 _FEW_COPIES, _SHARE_OF_COPIES, _SHARE_OF_ONE_LABEL = 10, 0.05, 0.9
+_LEAST_CLEAN, _LEAST_PER_CLASS = 32, 5  # rows that a verdict to start from leaves
 _STATE, _GIVEN = "training.", "given."  # in front of the names of tensors in a checkpoint
 
 
@@ -214,8 +215,8 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
                 f"{remembering}. A training taken up again would have lost what it remembers; a "
                 "noisefilter.Net lowers its learning rate by lr_drops=."
             )
-            raise InputTypeError(
         if self.filter is not None and (isinstance(self.filter, type) or not hasattr(self.filter, "fit")):
+            raise InputTypeError(
                 f"filter must be a filter, such as INNScorer(), or None, got {self.filter!r}."
             )
 
@@ -300,8 +301,9 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         if self.filter is not None:
             given = self._ask_filter(task, seed) if saved is None else _saved_verdict(saved)
         codes, n_classes = task.labels.codes, len(task.labels.classes)
+        start = None if given is None else _with_enough(given, n_classes)
         training = self._begin(
-            task.rows, codes, n_classes, given, task.features, check_random_state(seed)
+            task.rows, codes, n_classes, start, task.features, check_random_state(seed)
         )  # fmt: skip
         run = _Run(training, seed, given, checkpoints)
         if saved is not None:
@@ -476,6 +478,23 @@ def _saved_verdict(saved: Saved) -> Verdict | None:
 def _behind(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tensors whose names begin so, without it."""
     return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+
+
+def _with_enough(given: Verdict, n_classes: int) -> Verdict:
+    """Return the verdict with clean rows enough to train on: where they are few, best scores are added."""
+    n, n_clean = len(given), int(given.clean_mask.sum())
+    least = min(n // 2, max(_LEAST_CLEAN, _LEAST_PER_CLASS * n_classes))
+    if n_clean >= least:
+        return given
+    warnings.warn(
+        f"The verdict to start from must leave at least {least} clean rows, got {n_clean} of {n}; the rows "
+        "of highest score are taken for clean as well. Use a filter that rejects less.",
+        UserWarning,
+        stacklevel=4,
+    )
+    partition = given.partition.copy()
+    partition[np.lexsort((-given.scores, ~given.clean_mask))[:least]] = CLEAN
+    return replace(given, partition=partition, threshold=None)
 
 
 def _in_class_numbers(verdict: Verdict, labels: Labels) -> Verdict:
