@@ -328,14 +328,14 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         """Whether rows go to the network exactly as they are."""
         return False
 
-    def _rows(self, checked: Any) -> Rows:
-        return as_rows(
-            checked, device=choose_device(self.device), channels=self.channels, raw=self._feeds_raw()
-        )
+    def _rows(self, checked: Any, device: Any = None) -> Rows:
+        device = choose_device(self.device) if device is None else device
+        return as_rows(checked, device=device, channels=self.channels, raw=self._feeds_raw())
 
     def _new_rows(self, X: Any, n: int | None = None) -> Rows:
-        """Validate rows that arrive after fit for the network."""
-        return same_shape(self._rows(self._check_new(X, n)), self._network().rows.shape)
+        """Validate rows that arrive after fit for the network, and put them where that is."""
+        known = self._network().rows
+        return same_shape(self._rows(self._check_new(X, n), known.device), known.shape)
 
     # -- output -----------------------------------------------------------------------------------
 

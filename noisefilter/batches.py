@@ -56,7 +56,7 @@ class ArrayRows:
         return vars(self) | {"data": self.data.cpu()}  # a machine without this device could not read it
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"device": _at_hand(state["device"])}
+        self.__dict__ |= state | {"device": at_hand(state["device"])}
         self.data = self.data.to(self.device)
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class LazyRows:
         self.shape = (shape[2], *shape[:2]) if images else shape
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"device": _at_hand(state["device"])}
+        self.__dict__ |= state | {"device": at_hand(state["device"])}
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -151,7 +151,7 @@ def choose_device(device: str) -> torch.device:
         ) from error
 
 
-def _at_hand(device: torch.device) -> torch.device:
+def at_hand(device: torch.device) -> torch.device:
     """Return the device, or the CPU where this machine has no such device."""
     try:
         return choose_device(str(device))

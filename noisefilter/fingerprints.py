@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from hashlib import blake2b
 from os import PathLike, fspath
@@ -64,11 +64,12 @@ def count_copies(rows: Rows, codes: NDArray[np.int64]) -> tuple[int, int]:
     return len(rows) - len(np.unique(hashes)), len(rows) - len(np.unique(both))
 
 
-def described(value: Any, depth: int = 0) -> Any:
+def described(value: Any, depth: int = 0, free: Collection[str] = ()) -> Any:
     """Return a parameter of any kind as JSON can hold it; equal only for what is equal, in any process.
 
     Classes and functions go by their names, estimators by class and parameters, arrays and generators by a
-    digest, other objects by class and attributes.
+    digest, other objects by class and attributes. Parameters of estimators, at any depth, whose names are in
+    ``free`` are left out.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -79,17 +80,17 @@ def described(value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.ndarray | Tensor):
         return digest(value.detach().cpu().numpy() if isinstance(value, Tensor) else value)
     if isinstance(value, Mapping):
-        return {str(name): described(item, depth + 1) for name, item in value.items()}
+        return {str(name): described(item, depth + 1, free) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [described(item, depth + 1) for item in value]
+        return [described(item, depth + 1, free) for item in value]
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    return name if depth >= _DEEPEST else {"class": name, **described(_parts(value), depth + 1)}
+    return name if depth >= _DEEPEST else {"class": name, **described(_parts(value, free), depth + 1, free)}
 
 
-def _parts(value: Any) -> Mapping[str, Any]:
+def _parts(value: Any, free: Collection[str]) -> Mapping[str, Any]:
     """Return what makes an object differ from others of its class."""
     if isinstance(value, np.random.RandomState):
         return {"state": value.get_state()}
@@ -99,5 +100,5 @@ def _parts(value: Any) -> Mapping[str, Any]:
         return {"func": value.func, "args": value.args, "keywords": value.keywords}
     if hasattr(value, "get_params"):
         parameters: Mapping[str, Any] = value.get_params(deep=False)
-        return parameters
+        return {name: given for name, given in parameters.items() if name not in free}
     return vars(value) if hasattr(value, "__dict__") else {"value": str(value)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,7 +84,9 @@ def verdict_state(verdict: Verdict) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a verdict on class numbers as tensors by the names of its fields, and plain values."""
     arrays = {name: getattr(verdict, name) for name in _ARRAY_FIELDS}
     tensors = {name: torch.tensor(array) for name, array in arrays.items() if array is not None}
-    return tensors, {name: getattr(verdict, name) for name in _PLAIN_FIELDS}
+    plain = {name: getattr(verdict, name) for name in _PLAIN_FIELDS}
+    # JSON does not know numpy's numbers and truths.
+    return tensors, {name: v.item() if isinstance(v, np.generic) else v for name, v in plain.items()}
 
 
 def load_verdict(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> Verdict:

@@ -16,9 +16,9 @@ from sklearn.base import ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from noisefilter import estimates
+from noisefilter import __version__, estimates
 from noisefilter.base import check_number
-from noisefilter.batches import LazyRows, Rows, choose_device
+from noisefilter.batches import LazyRows, Rows, at_hand, choose_device
 from noisefilter.checkpoint import Checkpoints, Saved
 from noisefilter.errors import InputError, InputTypeError, ParameterError, TrainingDivergedError
 from noisefilter.fingerprints import count_copies, described, digest, fingerprint
@@ -35,7 +35,7 @@ from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Judged, Verdict
 __all__ = ["BaseTrainer", "Training"]
 
 # Parameters that a training can be taken up again without: they change none of its numbers.
-_FREE = frozenset({"checkpoint_dir", "device", "verbose"})
+_FREE = frozenset({"checkpoint_dir", "device", "keep_signals", "verbose"})
 _FEW_COPIES, _SHARE_OF_COPIES, _SHARE_OF_ONE_LABEL = 10, 0.05, 0.9
 _LEAST_CLEAN, _LEAST_PER_CLASS = 32, 5  # rows that a verdict to start from leaves
 _STATE, _GIVEN = "training.", "given."  # in front of the names of tensors in a checkpoint
@@ -98,11 +98,12 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
 
     **Checkpoints.** With ``checkpoint_dir`` every epoch ends on disk, and a fit with the same parameters,
     rows and labels goes on after the last epoch written there, on a CPU to the same bits as if it had never
-    stopped. A run that has ended is read back. ``checkpoint_dir``, ``device`` and ``verbose`` may differ;
-    another number of epochs is another training. An ``estimator`` with skorch callbacks is refused, as what
-    they remember would be lost; ``GradientNormClipping`` has nothing to remember. What a filter before the
-    trainer says is part of the configuration. A filter on a GPU need not say the same twice, so there
-    ``filter=``, whose verdict is in the checkpoint, is the better place.
+    stopped. A run that has ended is read back. ``checkpoint_dir``, ``device`` and ``verbose`` may differ, and
+    in ``filter`` also ``keep_signals``; another number of epochs is another training, and so is another
+    version of the library. An ``estimator`` with skorch callbacks is refused, as what they remember would be
+    lost; ``GradientNormClipping`` has nothing to remember. What a filter before the trainer says is part of
+    the configuration. A filter on a GPU need not say the same twice, so there ``filter=``, whose verdict is
+    in the checkpoint, is the better place.
 
     **Interrupts.** An interrupt (Ctrl-C) after the first epoch leaves a classifier that can predict, with
     verdict and history so far, and is raised again. Any other failure leaves everything as it was.
@@ -342,11 +343,13 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
     def _configuration(self, task: _Task) -> dict[str, Any]:
         """Return all that a training depends on, as JSON can hold it."""
         values = {name: value for name, value in self.get_params(deep=False).items() if name not in _FREE}
+        values = {name: described(value, free=_FREE) for name, value in values.items()}
         given = None if task.given is None else verdict_state(task.given)
         held_out = task.held_out
         return {
             "class": f"{type(self).__module__}.{type(self).__qualname__}",
-            **described(values),
+            "noisefilter": __version__,
+            **values,
             "X": fingerprint(task.rows),
             "y": digest(task.labels.codes),
             "features": None if task.features is None else digest(task.features),
@@ -367,7 +370,8 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
             self.__dict__.pop(name, None)
         self.classes_ = task.labels.classes
         self.verdict_ = verdict
-        self._fitted = _Fitted(run.training, task.rows.shape, np.argsort(task.labels.order))
+        rank = np.argsort(task.labels.order)
+        self._fitted = _Fitted(run.training, task.rows.shape, rank, task.rows.device)
         self.__dict__.update(kept)
 
     # -- rows that arrive later -------------------------------------------------------------------
@@ -386,8 +390,8 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
             Columns in the order of ``classes_``; rows sum to one.
         """
         check_is_fitted(self, "verdict_")
-        training, shape, rank = self._fitted
-        rows = same_shape(self._rows(self._check_new(X)), shape)
+        training, shape, rank, device = self._fitted
+        rows = same_shape(self._rows(self._check_new(X), at_hand(device)), shape)
         probs = np.asarray(training.predict(rows), dtype=np.float64)
         # Summed before the columns are ordered: the last bit of a sum depends on the order.
         return np.asarray((probs / probs.sum(axis=1, keepdims=True))[:, rank])
@@ -397,10 +401,9 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         probs = self.predict_proba(X)
         return np.asarray(self.classes_[probs.argmax(axis=1)])
 
-    def _rows(self, checked: Any) -> Rows:
-        return as_rows(
-            checked, device=choose_device(self.device), channels=self.channels, raw=feeds_raw(self.estimator)
-        )
+    def _rows(self, checked: Any, device: Any = None) -> Rows:
+        device = choose_device(self.device) if device is None else device
+        return as_rows(checked, device=device, channels=self.channels, raw=feeds_raw(self.estimator))
 
     def _held_out(
         self, eval_set: Any, columns: dict[str, Any], labels: Labels, shape: tuple[int, ...]
@@ -440,11 +443,15 @@ class _Task(NamedTuple):
 
 
 class _Fitted(NamedTuple):
-    """What prediction needs: networks, the shape of a row, and the class number of each column."""
+    """What prediction needs: networks, the shape of a row, the class number of each column, the device.
+
+    Where a pickle is read on a machine without that device, skorch has the networks on the CPU.
+    """
 
     training: Training
     shape: tuple[int, ...]
     rank: NDArray[np.intp]
+    device: Any
 
 
 @dataclass

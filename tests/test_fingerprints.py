@@ -97,6 +97,14 @@ def test_what_differs_is_described_otherwise(one, other):
     assert described(one) != described(other)
 
 
+def test_parameters_of_estimators_may_be_left_out_at_any_depth():
+    quiet, telling = (VoteFilter([("a", INNScorer(verbose=v, keep_signals=bool(v)))]) for v in (0, 1))
+    assert described(quiet) != described(telling)
+    free = ("verbose", "keep_signals")
+    assert described(quiet, free=free) == described(telling, free=free)
+    assert described({"verbose": 1}, free=free) == {"verbose": 1}  # no estimator's parameter
+
+
 def test_every_row_of_an_array_counts():
     X = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
     known = fingerprint(rows_of(X))

@@ -318,6 +318,14 @@ def test_a_pickle_leaves_rows_behind_and_tensors_to_skorch(kind, blobs):
 
 
 @every_filter
+def test_later_rows_go_where_the_network_is(kind, blobs, monkeypatch):
+    fitted = short(kind).fit(blobs.X, blobs.y)
+    scores = fitted.score_new(blobs.X, blobs.y)
+    monkeypatch.setattr("noisefilter.base.choose_device", lambda device: torch.device("meta"))
+    assert np.array_equal(fitted.score_new(blobs.X, blobs.y), scores)
+
+
+@every_filter
 def test_the_seed_is_all_that_matters(kind, blobs):
     seed_everything(1)
     first = short(kind).fit(blobs.X, blobs.y)

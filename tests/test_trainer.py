@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import io
 import json
 import pickle
 import random
@@ -317,8 +318,8 @@ def test_a_verdict_in_class_numbers_and_back():
         clean_proba=np.full(5, 0.5),
         estimated_noise_rate=0.25,
         noise_rate_interval=(0.125, 0.5),
-        threshold=1.5,
-        open_set=True,
+        threshold=np.float32(1.5),
+        open_set=np.True_,
         method="any",
     )
     labels = check_labels(y)
@@ -504,6 +505,32 @@ def test_a_pickle_predicts_the_same_and_holds_no_rows(kind, blobs):
     assert len(data) < 4_000_000 < X.nbytes
     again = pickle.loads(data)
     assert_same_fit(again, fitted, X[:50])
+
+
+@every_trainer
+def test_a_pickle_leaves_all_tensors_to_skorch(kind, blobs):
+    """Skorch moves them to a device at hand."""
+    fitted = short(kind).fit(blobs.X, blobs.y)
+    found = []
+
+    class Watching(pickle.Pickler):
+        def reducer_override(self, part):
+            if isinstance(part, torch.Tensor):
+                found.append(tuple(part.shape))
+            return NotImplemented
+
+    Watching(io.BytesIO()).dump(fitted)
+    assert not found
+
+
+def test_later_rows_go_where_the_networks_are(blobs, monkeypatch):
+    fitted = short().fit(blobs.X, blobs.y)
+    probs = fitted.predict_proba(blobs.X)
+    monkeypatch.setattr("noisefilter.trainer.choose_device", lambda device: torch.device("meta"))
+    assert np.array_equal(fitted.predict_proba(blobs.X), probs)
+    # As after reading a pickle from a machine that has this device.
+    fitted._fitted = fitted._fitted._replace(device=torch.device("cuda", 99))
+    assert np.array_equal(fitted.predict_proba(blobs.X), probs)
 
 
 @pytest.mark.parametrize("kind", TRAINERS[1:], ids=lambda kind: kind.__name__)
@@ -737,6 +764,16 @@ def test_another_training_is_not_taken_up(kind, blobs, tmp_path):
     for message, (parameters, rows, labels, more) in cases.items():
         with pytest.raises(ParameterError, match=message):
             short(kind, checkpoint_dir=tmp_path, **parameters).fit(rows, labels, **more)
+
+
+def test_what_changes_no_bit_makes_no_other_training(blobs, tmp_path, monkeypatch):
+    fitted = short(checkpoint_dir=tmp_path, filter=quick()).fit(blobs.X, blobs.y)
+    loud = quick(verbose=1, device="cpu", keep_signals=False)
+    read = short(checkpoint_dir=tmp_path, filter=loud, verbose=1, device="cpu").fit(blobs.X, blobs.y)
+    assert_same_fit(read, fitted, blobs.X)
+    monkeypatch.setattr("noisefilter.trainer.__version__", "0.0.0")
+    with pytest.raises(ParameterError, match=r'noisefilter was "\d+\.\d+\.\d+", is "0.0.0"'):
+        short(checkpoint_dir=tmp_path, filter=quick()).fit(blobs.X, blobs.y)
 
 
 @every_trainer

@@ -22,7 +22,7 @@ from noisefilter.audit.tables import TRAINING, check_output, output_folder, summ
 from noisefilter.audit.terminal import complain, one_sentence, overview, show_facts
 from noisefilter.audit.truth import read_truth
 from noisefilter.datasets import Source
-from noisefilter.errors import InputError
+from noisefilter.errors import InputError, ParameterError
 from noisefilter.training.held_out import Held, check_held, read_held
 from noisefilter.training.methods import FILTERS, METHODS, check_methods, made
 
@@ -225,7 +225,12 @@ def _fitted(run: Run, data: Source, tested: Source | None) -> Any:
     if run.fresh:
         for path in _checkpoints(run):
             path.unlink()
-    return trainer.fit(data.X, data.y, eval_set=None if tested is None else (tested.X, tested.y))
+    try:
+        return trainer.fit(data.X, data.y, eval_set=None if tested is None else (tested.X, tested.y))
+    except ParameterError as error:
+        if not str(error).startswith("checkpoint_dir must hold"):
+            raise
+        raise ParameterError(f"{error} --fresh empties it.") from error
 
 
 def _write(run: Run, held: Held, data: Source, tested: Source | None, trainer: Any) -> None:

@@ -112,7 +112,7 @@ def test_another_training_needs_another_folder_or_a_fresh_start(run, tmp_path, n
     before = (tmp_path / "t" / "history.csv").read_bytes()
     code, _, err = run("train", npz, "--out", tmp_path / "t", *SHORT, "--lr", 0.01, "--quiet")
     assert code == 2 and err.startswith("--checkpoint-dir must hold checkpoints of this same training")
-    assert "lr was null, is 0.01" in err
+    assert "lr was null, is 0.01" in err and err.endswith("--fresh empties it.\n")
     assert (tmp_path / "t" / "history.csv").read_bytes() == before
     assert run("train", npz, "--out", tmp_path / "t", *SHORT, "--lr", 0.01, "--quiet", "--fresh")[0] == 0
     assert (tmp_path / "t" / "history.csv").read_bytes() != before
