@@ -13,7 +13,7 @@ from noisefilter.base import check_number
 from noisefilter.batches import Rows, count_batches
 from noisefilter.cotraining import CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
-from noisefilter.mixtures import mixture, separation
+from noisefilter.mixtures import mixture_with_separation
 from noisefilter.networks import PreActResNet18
 from noisefilter.semisupervised import floored
 from noisefilter.trained import check_drops
@@ -352,13 +352,10 @@ class _DivideMix(CoTraining):
         losses = self.losses[which, -seen:].astype(np.float64)
         low, high = losses.min(axis=1, keepdims=True), losses.max(axis=1, keepdims=True)
         scores = -((losses - low) / np.maximum(high - low, 1e-8)).mean(axis=0)
-        proba = None
-        if separation(scores) >= 1.0:
-            proba = mixture(scores, "gaussian").clean_proba
-        if proba is None:  # one hill: only their order says something
-            split = splits.at_rate(scores, rate)
-            proba = split.clean.astype(np.float64)
-        return proba
+        split, distance = mixture_with_separation(scores, "gaussian")
+        if split.clean_proba is None or distance < 1.0:  # one hill: only their order says something
+            return splits.at_rate(scores, rate).clean.astype(np.float64)
+        return split.clean_proba
 
     def _floored(self, proba: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
         return floored(proba, self.codes, self.n_classes, threshold, self._labeled_batch(self.nets[0]))
