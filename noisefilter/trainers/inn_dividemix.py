@@ -14,15 +14,16 @@ from noisefilter import scores, splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.cotraining import CoTraining, Division, two_nets
+from noisefilter.errors import ParameterError
 from noisefilter.filters.inn import INNScorer
-from noisefilter.mixtures import mixture, separation
-from noisefilter.models import NetModel
+from noisefilter.mixtures import mixture_with_separation
+from noisefilter.models import LR_DROPS, NetModel
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
 from noisefilter.paths import mean_path_probs
 from noisefilter.progress import Progress
 from noisefilter.semisupervised import floored
-from noisefilter.trained import evaluated
+from noisefilter.trained import check_drops, evaluated
 from noisefilter.trainer import BaseTrainer
 from noisefilter.trainers.dividemix import check_mixmatch, preset_weight
 from noisefilter.verdict import Verdict
@@ -68,6 +69,11 @@ class INNDivideMixClassifier(BaseTrainer):
     lr : float, optional
         Learning rate of SGD with Nesterov momentum 0.9, divided by 5 at half and at three quarters of the
         epochs. Default 0.05.
+    lr_drops : tuple of float, optional
+        Shares of MixMatch's epochs, in (0, 1), after which the learning rate of the default network is
+        divided, if not as above.
+    lr_drop_factor : float, default=5.0
+        What it is divided by.
     scoring_epochs : int, optional
         Of each of the networks that score first. Default: half of ``max_epochs``, at most 30.
     warmup_epochs : int, optional
@@ -90,8 +96,8 @@ class INNDivideMixClassifier(BaseTrainer):
     probes : float, optional
         Share of rows, drawn at random, that the networks that score first learn under a wrong label; in [0,
         0.5]. They show how many labels are wrong, and are divided by the rank of their scores. Default: 4 %,
-        up to 200 rows where that is no more than a tenth, and at most 2,000 rows; none where a filter has
-        judged before.
+        up to 200 rows where that is no more than a tenth, and at most 2,000 rows. Where a filter has judged
+        before there are none.
     clean_threshold : float, default=0.5
         A label is believed if :math:`w_i` is greater; in [0, 1].
     unlabeled_weight : "auto" or float, default="auto"
@@ -145,8 +151,7 @@ class INNDivideMixClassifier(BaseTrainer):
     (:func:`noisefilter.semisupervised.floored`) counts no more than it is believed; a label with
     :math:`w_i` of exactly the threshold is not believed, as the text has it where the algorithm prints
     :math:`\ge`; the mixture is fitted to the end, and where it finds no two hills (Ashman's D < 1) the rank
-    of the scores divides at the estimated rate; guesses are made in evaluation mode; the learning rate falls
-    at half and three quarters of the epochs.
+    of the scores divides at the estimated rate; guesses are made in evaluation mode; Nesterov momentum.
 
     References
     ----------
@@ -175,6 +180,8 @@ class INNDivideMixClassifier(BaseTrainer):
         max_epochs: int | None = None,
         batch_size: int | None = None,
         lr: float | None = None,
+        lr_drops: tuple[float, ...] | None = None,
+        lr_drop_factor: float = 5.0,
         scoring_epochs: int | None = None,
         warmup_epochs: int | None = None,
         rescore_every: int | None = None,
@@ -204,6 +211,8 @@ class INNDivideMixClassifier(BaseTrainer):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
+        self.lr_drops = lr_drops
+        self.lr_drop_factor = lr_drop_factor
         self.scoring_epochs = scoring_epochs
         self.warmup_epochs = warmup_epochs
         self.rescore_every = rescore_every
@@ -244,10 +253,11 @@ class INNDivideMixClassifier(BaseTrainer):
             Parameters to set on top.
         """
         published: dict[str, Any] = {
-            "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "scoring_epochs": 50,
-            "warmup_epochs": 30, "rescore_every": 9, "objective": "mixup", "feature_network": "own",
-            "n_neighbors": 10, "quadrature": "trapezoid", "n_interior": 9, "probes": 0.0,
-            "unlabeled_weight": 25.0, "ramp_steps": 6_250, "weight_average": None,
+            "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "lr_drops": (0.5,),
+            "lr_drop_factor": 10.0, "scoring_epochs": 50, "warmup_epochs": 30, "rescore_every": 9,
+            "objective": "mixup", "feature_network": "own", "n_neighbors": 10, "quadrature": "trapezoid",
+            "n_interior": 9, "probes": 0.0, "unlabeled_weight": 25.0, "ramp_steps": 6_250,
+            "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
 
@@ -269,33 +279,46 @@ class INNDivideMixClassifier(BaseTrainer):
             "max_epochs": 60 if self.max_epochs is None and self.estimator is None else self.max_epochs,
             "batch_size": self.batch_size, "lr": self.lr, "verbose": 0,
         }  # fmt: skip
-        training = {"objective": "cross_entropy"}
+        training: dict[str, Any] = {"objective": "cross_entropy"}
+        if self.lr_drops is not None:
+            training |= {"lr_drops": tuple(self.lr_drops), "lr_drop_factor": self.lr_drop_factor}
         nets = two_nets(self.estimator, self.network, rows, n_classes, settings, training, rng)
-        scorer, n, epochs = self._scorer(), len(codes), int(nets[0].max_epochs)
+        return _INNDivideMix(
+            nets, rows, codes, n_classes, warmup_epochs=0, temperature=self.temperature,
+            mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
+            weight_average=self.weight_average, given=given, features=features,
+            scorer=self._ready_scorer(nets[0], len(codes), given),
+            seeds=rng.randint(2**31 - 1, size=2), trainer=self,
+        )  # fmt: skip
+
+    def _ready_scorer(self, net: Any, n: int, given: Verdict | None) -> INNScorer:
+        """Return what scores n rows first, by networks like this one."""
+        if given is not None and self.probes:
+            raise ParameterError(
+                f"probes must be None where a filter has judged before, got {self.probes!r}: the rate is "
+                "known, and no networks are trained to score first."
+            )
+        scorer = self._scorer()
         if self.n_neighbors >= n:
             warnings.warn(
                 f"n_neighbors must be less than the {n} rows, got {self.n_neighbors}; {n - 1} are used.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         scorer.n_neighbors = min(int(self.n_neighbors), n - 1)
         if self.probes is None:
             scorer.probes = splits.probe_share(n)
+        epochs = self.scoring_epochs or _share(net.max_epochs, 2, _LONGEST_SCORING)
         # A prototype of their own seeds would make twins of them.
-        scorer.estimator = clone(nets[0]).set_params(
-            max_epochs=self.scoring_epochs or _share(epochs, 2, _LONGEST_SCORING), random_state=None,
-            verbose=self.verbose,
-        )  # fmt: skip
-        return _INNDivideMix(
-            nets, rows, codes, n_classes, warmup_epochs=0, temperature=self.temperature,
-            mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
-            weight_average=self.weight_average, given=given, features=features, scorer=scorer,
-            seeds=rng.randint(2**31 - 1, size=2), trainer=self,
-        )  # fmt: skip
+        scorer.estimator = clone(net).set_params(max_epochs=epochs, random_state=None, verbose=self.verbose)
+        if self.lr_drops is not None:  # those of MixMatch
+            scorer.estimator.set_params(**LR_DROPS)
+        return scorer
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_mixmatch(self)
+        check_drops(self)
         for name in ("scoring_epochs", "rescore_every"):
             if getattr(self, name) is not None:
                 rule = "a whole number of at least 1"
@@ -336,7 +359,8 @@ class _INNDivideMix(CoTraining):
             self._divide_first()
         if since >= 0 and since % self.rescore_every == 0:
             self.kept = self._by_scores(self._scored(0)), self._by_scores(self._scored(1))  # lines 11 to 16
-        return super().run_epoch(epoch, bar) | {"phase": "warm-up" if since < 0 else "mixmatch"}
+        record = super().run_epoch(epoch, bar)
+        return record | {"phase": "warm-up"} if since < 0 else record
 
     def divided(self, which: int) -> Division:
         """Return the division that is kept."""
@@ -410,10 +434,9 @@ class _INNDivideMix(CoTraining):
 
     def _by_scores(self, found: NDArray[np.float64]) -> Division:
         """Divide by a mixture of two Beta distributions."""
-        proba = None
-        if separation(found, "beta") >= 1.0:
-            proba = mixture(found, "beta").clean_proba
-        if proba is None:  # one hill: only their order says something
+        split, distance = mixture_with_separation(found, "beta")
+        proba = split.clean_proba
+        if proba is None or distance < 1.0:  # one hill: only their order says something
             proba = splits.at_rate(found, self.rate or 0.0).clean.astype(np.float64)
         return Division(proba, self._floored(proba))
 

@@ -242,6 +242,12 @@ def test_the_networks_that_learn_are_fresh():
     assert run.scorer.estimator.random_state is None  # or the two scorings would be one
 
 
+def test_the_schedule_of_mixmatch_is_not_that_of_the_first_networks():
+    run = training(lr_drops=(0.5,), lr_drop_factor=10.0)
+    assert all((net.lr_drops, net.lr_drop_factor) == ((0.5,), 10.0) for net in run.nets)
+    assert (run.scorer.estimator.lr_drops, run.scorer.estimator.lr_drop_factor) == ((0.5, 0.75), 5.0)
+
+
 @pytest.mark.parametrize(
     ("n_epochs", "steps"), [(300, (30, 9)), (120, (20, 9)), (60, (10, 5)), (20, (3, 1)), (1, (1, 1))]
 )
@@ -253,7 +259,7 @@ def test_the_steps_grow_with_the_epochs_up_to_the_published_ones(n_epochs, steps
 
 def test_the_weight_of_guesses_follows_the_first_estimate():
     run = training()
-    run.rate = 0.2
+    run.rate = 0.1
     assert run.unlabeled_weight() == 0.0
     run.rate = 0.5
     assert run.unlabeled_weight() == 25.0
@@ -275,6 +281,12 @@ def test_a_verdict_given_is_the_first_division(watched, split_epochs, held):
         assert net == peer and np.array_equal(labeled, given.clean_mask)
         assert (clean_proba[labeled] == 1.0).all()
     assert run.rate == given.estimated_noise_rate
+
+
+def test_planted_labels_are_refused_where_a_filter_has_judged():
+    trainer = INNDivideMixClassifier(probes=0.5, filter=INNScorer(max_epochs=10, random_state=0))
+    with pytest.raises(ParameterError, match=r"probes must be None where a filter has judged .*, got 0\.5"):
+        trainer.fit(*blobs())
 
 
 def test_it_stands_behind_a_filter():
@@ -346,9 +358,10 @@ def test_as_published_spells_out_the_paper():
     published = INNDivideMixClassifier.as_published(unlabeled_weight=50.0).get_params()
     wanted = {
         "network": PreActResNet18, "max_epochs": 30 + 30 * 9, "warmup_epochs": 30, "rescore_every": 9,
-        "batch_size": 128, "lr": 0.02, "objective": "mixup", "feature_network": "own", "n_neighbors": 10,
-        "quadrature": "trapezoid", "n_interior": 9, "clean_threshold": 0.5, "unlabeled_weight": 50.0,
-        "temperature": 0.5, "mixup_alpha": 4.0, "penalty": 1.0, "probes": 0.0, "weight_average": None,
+        "batch_size": 128, "lr": 0.02, "lr_drops": (0.5,), "lr_drop_factor": 10.0, "objective": "mixup",
+        "feature_network": "own", "n_neighbors": 10, "quadrature": "trapezoid", "n_interior": 9,
+        "clean_threshold": 0.5, "unlabeled_weight": 50.0, "temperature": 0.5, "mixup_alpha": 4.0,
+        "penalty": 1.0, "probes": 0.0, "weight_average": None,
     }  # fmt: skip
     assert {name: published[name] for name in wanted} == wanted
 
