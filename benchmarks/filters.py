@@ -8,7 +8,7 @@
 The data are ``cifar10.npz`` and ``fashion_mnist.npz`` as for ``audit.py``, here the first 5,000 rows.
 A cell is one data set, noise, rate, seed and training; it runs in a process of its own, keeps its signals in
 the cache, and appends one record for each method that is read off its training to ``results/filters.jsonl``.
-It can be stopped at any time and goes on where it was. All cells take about two hours on one core.
+It can be stopped at any time and goes on where it was. All cells take about three hours on one core.
 
 The small-loss family (averaged margin, mean loss of O2U-Net, AUM) and the loss variation are read off one
 training: with their defaults they train alike, to the last bit. The vote is one of the averaged margin and
