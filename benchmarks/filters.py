@@ -224,14 +224,26 @@ def tables() -> str:
         ("Precision of the strangers", lambda r: r.get("ood_precision")),
         ("Recall of the strangers", lambda r: r.get("ood_recall")),
         ("Strangers among the rejected", lambda r: r.get("ood_base_rate")),
-        ("Processor seconds", lambda r: r["cpu_seconds"]),
     ):
         for data in DATA:
             rendered = table(data, read)
             if rendered.count("\n") > 1:
                 parts.append(f"{title}:\n\n{rendered}")
+    parts.append(f"Cost, means over all conditions, on one thread:\n\n{costs()}")
     counts = (f"{data}: {', '.join(seeds_of(data))}" for data in DATA)
     return "\n\n".join([f"Seeds measured, {'; '.join(counts)}.", *parts])
+
+
+def costs() -> str:
+    """Render time and memory as Markdown; what is read off one training costs what this training does."""
+    lines = ["| cost | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
+    for data, (name, title) in product(
+        DATA, (("cpu_seconds", "processor seconds"), ("peak_mib", "peak MiB"))
+    ):
+        mine = [r for r in done() if r["data"] == data]
+        means = [np.mean([r[name] for r in mine if r["method"] == method] or [0]) for method in SHOWN]
+        lines.append(f"| {data}, {title} | " + " | ".join(f"{mean:.0f}" for mean in means) + " |")
+    return "\n".join(lines)
 
 
 def seeds_of(data: str) -> list[str]:
