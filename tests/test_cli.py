@@ -11,6 +11,7 @@ import subprocess
 import sys
 import types
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -797,7 +798,12 @@ def test_a_short_audit_of_digits_in_a_process(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")
 def test_ctrl_c_in_a_training_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "noisefilter", "audit", "digits", "--out", "a", "--epochs", "100000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=CHILD)
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # in the background of a shell it is ignored
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=CHILD, preexec_fn=heard
+    )
     assert process.stderr.read(20)  # the progress bar: the training runs
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -210,7 +210,7 @@ def permuted(signals, order):
     """Row ``order[i]`` becomes row i; row numbers inside the signals follow."""
     place = np.argsort(order)
     fields = {name: value for name, value in vars(signals).items() if value is not None}
-    first = ("probs", "mean_probs", "path_probs", "teacher_probs", "features")
+    first = ("probs", "mean_probs", "path_probs", "teacher_probs", "features", "feature_norms")
     second = ("losses", "margins", "predictions", "view_probs")
     rows = {name: fields[name][order] for name in first if name in fields}
     rows |= {name: fields[name][:, order] for name in second if name in fields}
@@ -515,16 +515,27 @@ def with_strangers(blobs):
 
 
 @every_filter
-def test_looking_for_strangers_divides_the_rejected_rows_and_nothing_else(kind, blobs):
+def test_looking_for_strangers_divides_the_rejected_rows_and_rejects_strangers_alone(kind, blobs):
     X, y, _ = with_strangers(blobs)
     names = np.array(["c", "a", "b"])
-    closed = short(kind, max_epochs=10, open_set=False).fit(X, names[y])
     opened = short(kind, max_epochs=10, open_set=True).fit(X, names[y])
-    assert opened.verdict_.open_set and not closed.verdict_.open_set
+
+    def judged(**parameters):
+        return kind(**parameters).fit_signals(opened.signals_, names[y])
+
+    # A rule that says itself how many rows are rejected: they are divided, and nothing else.
+    keep = {"split": "keep", "keep": 0.7}
+    closed, divided = judged(open_set=False, **keep), judged(open_set=True, **keep)
+    assert divided.verdict_.open_set and not closed.verdict_.open_set
     assert not closed.ood_mask_.any()
     for name in set(ARRAYS) - {"partition"}:
-        assert np.array_equal(getattr(opened.verdict_, name), getattr(closed.verdict_, name)), name
-    assert np.array_equal(opened.clean_mask_, closed.clean_mask_)
+        assert np.array_equal(getattr(divided.verdict_, name), getattr(closed.verdict_, name)), name
+    assert np.array_equal(divided.clean_mask_, closed.clean_mask_)
+    # The default rule also rejects rows for being strange, and no others.
+    closed = judged(open_set=False)
+    extra = closed.clean_mask_ & ~opened.clean_mask_
+    assert opened.ood_mask_[extra].all() and not (opened.clean_mask_ & ~closed.clean_mask_).any()
+    assert np.array_equal(opened.scores_[~extra], closed.scores_[~extra])
     assert np.array_equal(opened.verdict_.suggested_labels != names[y], opened.id_mask_)
     again = kind(open_set=True).fit_signals(opened.signals_, names[y])
     assert_same_verdict(again.verdict_, opened.verdict_)
