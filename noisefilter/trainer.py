@@ -97,8 +97,8 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
     and ``T(filter=F(random_state=0), random_state=0)`` are the same training to the last bit.
 
     **Checkpoints.** With ``checkpoint_dir`` every epoch ends on disk, and a fit with the same parameters,
-    rows and labels goes on after the last epoch written there, on a CPU to the same bits as if it had never
-    stopped. A run that has ended is read back. ``checkpoint_dir``, ``device`` and ``verbose`` may differ, and
+    rows and labels goes on after the last epoch written there, on a CPU with as many threads to the same bits
+    as if it had never stopped. A run that has ended is read back. ``checkpoint_dir``, ``device`` and ``verbose`` may differ, and
     in ``filter`` also ``keep_signals``; another number of epochs is another training, and so is another
     version of the library. An ``estimator`` with skorch callbacks is refused, as what they remember would be
     lost; ``GradientNormClipping`` has nothing to remember. What a filter before the trainer says is part of

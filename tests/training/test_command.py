@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from noisefilter.cotraining import CoTraining
@@ -346,7 +347,8 @@ def test_a_training_that_was_killed_goes_on(run, tmp_path, npz):
     options = ["--epochs", "30", "--device", "cpu", "--test-share", "0.2", "--quiet"]
     command = [sys.executable, "-m", "noisefilter", "train", str(npz), "--out", "t", *options]
     folder = tmp_path / "t" / "checkpoints"
-    with subprocess.Popen(command, cwd=tmp_path, env=CHILD) as process:
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # others would round sums otherwise
+    with subprocess.Popen(command, cwd=tmp_path, env=CHILD | threads) as process:
         try:
             while not (folder.is_dir() and len(names(folder)) > 1):
                 assert process.poll() is None
