@@ -99,11 +99,11 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
     **Checkpoints.** With ``checkpoint_dir`` every epoch ends on disk, and a fit with the same parameters,
     rows and labels goes on after the last epoch written there, on a CPU with as many threads to the same bits
     as if it had never stopped. A run that has ended is read back. ``checkpoint_dir``, ``device`` and
-    ``verbose`` may differ, and in ``filter`` also ``keep_signals``; another number of epochs is another training, and so is another
-    version of the library. An ``estimator`` with skorch callbacks is refused, as what they remember would be
-    lost; ``GradientNormClipping`` has nothing to remember. What a filter before the trainer says is part of
-    the configuration. A filter on a GPU need not say the same twice, so there ``filter=``, whose verdict is
-    in the checkpoint, is the better place.
+    ``verbose`` may differ, and in ``filter`` also ``keep_signals``; another number of epochs is another
+    training, and so is another version of the library. An ``estimator`` with skorch callbacks is refused, as
+    what they remember would be lost; ``GradientNormClipping`` has nothing to remember. What a filter before
+    the trainer says is part of the configuration. A filter on a GPU need not say the same twice, so there
+    ``filter=``, whose verdict is in the checkpoint, is the better place.
 
     **Interrupts.** An interrupt (Ctrl-C) after the first epoch leaves a classifier that can predict, with
     verdict and history so far, and is raised again. Any other failure leaves everything as it was.
