@@ -25,7 +25,17 @@ from noisefilter.estimates import finite
 from noisefilter.net import Net
 from noisefilter.progress import Progress
 
-__all__ = ["Halves", "floored", "guessed", "mixed", "mixmatch_epoch", "ramp", "refined", "sharpened"]
+__all__ = [
+    "Blends",
+    "Halves",
+    "floored",
+    "guessed",
+    "mixed",
+    "mixmatch_epoch",
+    "ramp",
+    "refined",
+    "sharpened",
+]
 
 _LEAST_SHARE = 0.005  # of the rows are labeled, and
 _LEAST_PER_CLASS = 5  # rows of each class
@@ -43,6 +53,24 @@ class Halves(NamedTuple):
 
     labeled: Tensor
     unlabeled: Tensor
+
+
+class Blends(NamedTuple):
+    """Labeled rows that are made of two others: ``share * x[first] + (1 - share) * x[second]``.
+
+    They are blended after augmentation. Label, belief and weight are those of the first.
+
+    Attributes
+    ----------
+    first, second : (m,) int64 Tensor
+        Row numbers; the same twice makes a row count once more.
+    share : (m,) Tensor
+        In [0, 1].
+    """
+
+    first: Tensor
+    second: Tensor
+    share: Tensor
 
 
 # --- targets --------------------------------------------------------------------------------------
@@ -102,7 +130,7 @@ def mixed(x: Tensor, targets: Tensor, weight: float, order: Tensor) -> tuple[Ten
         The permutation.
     """
     weight = max(weight, 1.0 - weight)
-    x = x if x.is_floating_point() else x.float()
+    x = _float(x)
     return torch.lerp(x[order], x, weight), torch.lerp(targets[order], targets, weight)
 
 
@@ -191,6 +219,8 @@ def mixmatch_epoch(
     bar: Progress | None = None,
     average: MeanTeacher | None = None,
     penalty: float = 1.0,
+    row_weights: Tensor | None = None,
+    blends: Blends | None = None,
 ) -> dict[str, float]:
     r"""Train a network for one pass over the labeled rows, with as many unlabeled ones beside them.
 
@@ -252,6 +282,11 @@ def mixmatch_epoch(
         Moved towards the network after every step.
     penalty : float, default=1.0
         :math:`\lambda_r`. The penalty assumes classes of about one size.
+    row_weights : (n,) Tensor, optional
+        Weights of the labeled rows in the labeled loss, where they are mixed as rows are; an unlabeled row
+        that a labeled one is mixed with weighs 1. Without them all weigh 1.
+    blends : Blends, optional
+        Labeled rows beside those of `labeled`, made of two rows each, which may be of either half.
 
     Returns
     -------
@@ -271,21 +306,24 @@ def mixmatch_epoch(
     """
     _check(net, rows, batch_size, temperature, mixup_alpha)
     labeled = torch.as_tensor(labeled, device=rows.device)
-    halves = Halves(labeled.nonzero()[:, 0], (~labeled).nonzero()[:, 0])
-    if not len(halves.labeled):
+    if not labeled.any():
         raise InputError("labeled must hold at least one row, got none. floored() sees to that.")
+    entries = _Entries(rows, labeled, blends)
+    halves = entries.halves
     believed = torch.as_tensor(clean_proba, dtype=torch.float32, device=rows.device)
-    guesses = _Guesses(net, peer, codes, believed, temperature, halves)
+    guesses = _Guesses(net, peer, entries.of(codes), entries.of(believed), temperature, halves)
+    weighing = None if row_weights is None else entries.of(row_weights.to(rows.device, torch.float32))
     batches = _paired(halves, batch_size, generator)
     weights = _mixture_weights(mixup_alpha, len(batches), generator)
     total = torch.zeros(4, device=rows.device)
     with _in_mode(net.module_, training=True), _in_mode(peer.module_, training=peer is net):
         for step, (batch, weight) in enumerate(zip(batches, weights, strict=True)):
-            views = _views(net, rows.take(torch.cat(batch)), generator)
+            views = entries.views(net, batch, generator)
             targets = guesses.targets(views, batch)
             order = torch.randperm(2 * len(targets), generator=generator, device=generator.device)
             x, wanted = mixed(torch.cat([views[0], views[-1]]), targets.repeat(2, 1), weight, order)
-            terms = _update(net, x, wanted, len(batch.labeled), unlabeled_weight(step), penalty)
+            counted = None if weighing is None else _mixed_weights(weighing, batch, weight, order)
+            terms = _update(net, x, wanted, len(batch.labeled), unlabeled_weight(step), penalty, counted)
             total += terms * len(batch.labeled)
             if average is not None:
                 average.update(net.module_)
@@ -298,6 +336,55 @@ def mixmatch_epoch(
         )
     means = {"loss": loss, "labeled_loss": of_labeled, "unlabeled_loss": of_unlabeled, "penalty": uneven}
     return means | {"n_steps": len(batches)}
+
+
+class _Entries:
+    """What stands in batches: the rows by their numbers 0..n-1, and the blends behind them."""
+
+    def __init__(self, rows: Rows, labeled: Tensor, blends: Blends | None):
+        self.rows = rows
+        self.blends = blends
+        known, unknown = labeled.nonzero()[:, 0], (~labeled).nonzero()[:, 0]
+        if blends is not None:
+            each = torch.arange(len(rows), device=rows.device)
+            self.first, self.second = torch.cat([each, blends.first]), torch.cat([each, blends.second])
+            self.share = torch.cat([torch.ones(len(rows), device=rows.device), blends.share])
+            known = torch.cat([known, len(rows) + torch.arange(len(blends.first), device=rows.device)])
+        self.halves = Halves(known, unknown)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return values (n,) of the rows for all that stands in batches."""
+        return values if self.blends is None else values[self.first]
+
+    def views(self, net: Net, batch: Halves, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Return two views of a batch, or one where nothing outside the network makes two."""
+        if self.blends is None:
+            return _views(net, self.rows.take(torch.cat(batch)), generator)
+        n = len(batch.labeled)
+        # All labeled rows have a partner, most of them themselves: picking out the others would have to wait
+        # for the device.
+        own = _views(net, self.rows.take(self.first[torch.cat(batch)]), generator)
+        partners = _views(net, self.rows.take(self.second[batch.labeled]), generator)
+        share = self.share[batch.labeled].view(-1, *(1,) * len(self.rows.shape))
+        return tuple(
+            torch.cat([_lerp(partner, view[:n], share), _float(view[n:])])
+            for view, partner in zip(own, partners, strict=True)
+        )
+
+
+def _float(x: Tensor) -> Tensor:
+    return x if x.is_floating_point() else x.float()
+
+
+def _lerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    start, end = _float(start), _float(end)
+    return torch.lerp(start, end, share.to(end.dtype))
+
+
+def _mixed_weights(row_weights: Tensor, batch: Halves, weight: float, order: Tensor) -> Tensor:
+    """Return weights of the mixtures of both views of a batch, (2 b,), mixed as the rows are."""
+    each = torch.cat([row_weights[batch.labeled], row_weights.new_ones(len(batch.unlabeled))]).repeat(2)
+    return torch.lerp(each[order], each, max(weight, 1.0 - weight))
 
 
 class _Guesses:
@@ -341,16 +428,25 @@ class _Guesses:
         return probs.unflatten(0, (len(views), -1))
 
 
-def _update(net: Net, x: Tensor, targets: Tensor, n_labeled: int, weight: float, penalty: float) -> Tensor:
+def _update(
+    net: Net,
+    x: Tensor,
+    targets: Tensor,
+    n_labeled: int,
+    weight: float,
+    penalty: float,
+    row_weights: Tensor | None,
+) -> Tensor:
     """Update once; returns the loss and its three parts, (4,)."""
     for name in net._optimizers:
         getattr(net, name + "_").zero_grad(set_to_none=True)
     log_probs = _log_probs(net, net.outputs(x, net._half_training()))
     both = log_probs.unflatten(0, (2, -1))  # twice the same rows, labeled ones first
     wanted = targets.unflatten(0, (2, -1))
-    fit = losses.soft_cross_entropy(
-        both[:, :n_labeled].flatten(0, 1), wanted[:, :n_labeled].flatten(0, 1)
-    ).mean()
+    fits = losses.soft_cross_entropy(both[:, :n_labeled].flatten(0, 1), wanted[:, :n_labeled].flatten(0, 1))
+    if row_weights is not None:
+        fits = fits * row_weights.unflatten(0, (2, -1))[:, :n_labeled].flatten()
+    fit = fits.mean()
     guess = log_probs.new_zeros(())
     if both.shape[1] > n_labeled:
         free = both[:, n_labeled:].flatten(0, 1).exp()

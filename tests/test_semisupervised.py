@@ -15,7 +15,16 @@ from noisefilter.contrastive import MeanTeacher
 from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
 from noisefilter.net import Net, local_seed
 from noisefilter.networks import MLP, SmallCNN
-from noisefilter.semisupervised import floored, guessed, mixed, mixmatch_epoch, ramp, refined, sharpened
+from noisefilter.semisupervised import (
+    Blends,
+    floored,
+    guessed,
+    mixed,
+    mixmatch_epoch,
+    ramp,
+    refined,
+    sharpened,
+)
 
 N, D, K = 90, 5, 3
 
@@ -88,6 +97,11 @@ def assert_same(one, other):
     assert one.keys() == other.keys()
     for name in one:
         assert torch.equal(one[name], other[name]), name
+
+
+def assert_close(one, other):
+    for name, value in other.items():
+        np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 # --- targets, by hand -----------------------------------------------------------------------------
@@ -206,14 +220,21 @@ def naive_sharpened(row, temperature):
     return torch.tensor([p / sum(powers) for p in powers])
 
 
-def naive_epoch(net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, size=16):
-    """Algorithm 1 of DivideMix, lines 10 to 29, view by view and row by row; returns network and loss."""
+def naive_epoch(net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, size=16, blends=(), weigh=None):
+    """Algorithm 1 of DivideMix, lines 10 to 29, view by view and row by row; returns network and loss.
+
+    With blends (first, second, share) among the labeled rows, and weights of the labeled loss.
+    """
     rows, codes, proba = data
     net_, peer_ = copy.deepcopy(net.module_), copy.deepcopy(peer.module_).eval()
     optimizer = torch.optim.SGD(net_.parameters(), lr=0.05, momentum=0.9)
     generator = torch.Generator().manual_seed(0)
-    known, unknown = labeled.nonzero()[:, 0], (~labeled).nonzero()[:, 0]
-    batches = [known[part] for part in torch.randperm(len(known), generator=generator).split(size)]
+    known, unknown = labeled.nonzero()[:, 0].tolist(), (~labeled).nonzero()[:, 0]
+    known = [(row, row, 1.0) for row in known] + [tuple(blend) for blend in blends]
+    weigh = torch.ones(N) if weigh is None else weigh
+    batches = [
+        [known[k] for k in part] for part in torch.randperm(len(known), generator=generator).split(size)
+    ]
     stream = []
     while len(stream) < len(known):
         stream += unknown[torch.randperm(len(unknown), generator=generator)].tolist()
@@ -224,9 +245,13 @@ def naive_epoch(net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, siz
     total = 0.0
     for step, batch in enumerate(batches):
         others = torch.tensor([stream.pop(0) for _ in batch])
+        batch, partners, shares = (torch.tensor(part) for part in zip(*batch, strict=True))
         both = rows.take(torch.cat([batch, others]))
         views = [jitter(both, generator) for _ in range(2)]
         b = len(batch)
+        for view in views if blends else ():
+            partner, share = jitter(rows.take(partners), generator), shares[:, None]
+            view[:b] = share * view[:b] + (1 - share) * partner
         net_.eval()
         with torch.no_grad():
             own = sum(probabilities(net_, view) for view in views) / 2
@@ -240,12 +265,14 @@ def naive_epoch(net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, siz
         lam = max(float(lambdas[step]), 1 - float(lambdas[step]))
         order = torch.randperm(4 * b, generator=generator)
         x, wanted = lam * x + (1 - lam) * x[order], lam * wanted + (1 - lam) * wanted[order]
+        count = torch.cat([weigh[batch], torch.ones(b)]).repeat(2)
+        count = lam * count + (1 - lam) * count[order]
         net_.train()
         p = probabilities(net_, x)
         fit, guess = [], []
         for i in range(4 * b):
             if i % (2 * b) < b:
-                fit.append(-(wanted[i] * p[i].log()).sum())
+                fit.append(count[i] * -(wanted[i] * p[i].log()).sum())
             else:
                 guess.append(sum((p[i, c] - wanted[i, c]) ** 2 for c in range(K)) / K)
         prior = sum((1 / K) * torch.log((1 / K) / p[:, c].mean()) for c in range(K))
@@ -269,8 +296,32 @@ def test_epoch_is_algorithm_1(data, n_labeled):
     means = epoch(net, peer, data, labeled, unlabeled_weight=lam_u)
     assert means["n_steps"] == count_batches(n_labeled, 16) == math.ceil(n_labeled / 16)
     assert means["loss"] == pytest.approx(loss, rel=1e-5)
-    for name, value in expected.state_dict().items():
-        np.testing.assert_allclose(net.module_.state_dict()[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert_close(weights(net), expected.state_dict())
+
+
+def test_blended_rows_and_weights_are_those_of_a_plain_loop(data):
+    """Of an epoch with 30 labeled rows, 14 blends of any two rows, and weights of the labeled loss."""
+    rng = np.random.default_rng(1)
+    first_, second = rng.integers(30, size=14), rng.integers(N, size=14)
+    share = rng.uniform(0.5, 1.0, size=14).astype(np.float32)
+    weigh = torch.from_numpy(rng.uniform(0.2, 5.0, size=N).astype(np.float32))
+    net, peer = make(), make(seed=1)
+    blends = list(zip(first_.tolist(), second.tolist(), share.tolist(), strict=True))
+    expected, loss = naive_epoch(net, peer, data, first(30), lambda step: 3.0, blends=blends, weigh=weigh)
+    made = Blends(*(torch.from_numpy(part) for part in (first_, second, share)))
+    means = epoch(
+        net, peer, data, first(30), unlabeled_weight=lambda step: 3.0, blends=made, row_weights=weigh
+    )
+    assert means["loss"] == pytest.approx(loss, rel=1e-5) and means["n_steps"] == 3
+    assert_close(weights(net), expected.state_dict())
+
+
+def test_weights_of_one_and_no_blends_change_nothing(data):
+    nothing = Blends(*(torch.zeros(0, dtype=kind) for kind in (torch.int64, torch.int64, torch.float32)))
+    nets = [make(augment=None) for _ in range(2)]
+    epoch(nets[0], make(seed=1, augment=None), data, first(40))
+    epoch(nets[1], make(seed=1, augment=None), data, first(40), blends=nothing, row_weights=torch.ones(N))
+    assert_same(*map(weights, nets))
 
 
 def test_losses_add_up(data):
