@@ -25,6 +25,7 @@ from noisefilter.net import Net, local_seed
 from noisefilter.progress import Progress
 from noisefilter.scores import log_probability
 from noisefilter.semisupervised import mixmatch_epoch, ramp
+from noisefilter.states import behind, named
 from noisefilter.verdict import Judged
 
 __all__ = ["CoTraining", "Division", "two_nets"]
@@ -383,7 +384,7 @@ class CoTraining(ABC):
         }  # fmt: skip
         for which, net in enumerate(self.nets):
             found, rest[f"net_{which}"] = net.state()
-            tensors |= {f"net_{which}.{name}": tensor for name, tensor in found.items()}
+            tensors |= named(f"net_{which}.", found)
             if self.averages is not None:
                 weights = self.averages[which].module.state_dict()
                 tensors |= {f"average_{which}.{name}": tensor.clone() for name, tensor in weights.items()}
@@ -395,13 +396,13 @@ class CoTraining(ABC):
     def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
         """Go on from where :meth:`state` was asked for."""
         for which, net in enumerate(self.nets):
-            net.load_state(_behind(f"net_{which}.", tensors), rest[f"net_{which}"])
+            net.load_state(behind(f"net_{which}.", tensors), rest[f"net_{which}"])
         if rest["averaged_steps"] is not None and self.weight_average is not None:
             first, second = (MeanTeacher(net.module_, self.weight_average) for net in self.nets)
             self.averages = first, second
             for which, average in enumerate(self.averages):
                 average.n_steps = rest["averaged_steps"][which]
-                average.module.load_state_dict(_behind(f"average_{which}.", tensors))
+                average.module.load_state_dict(behind(f"average_{which}.", tensors))
         if "division_0.labeled" in tensors:
             self.kept = _division(0, tensors), _division(1, tensors)
         self.losses = tensors["losses"].cpu().numpy()
@@ -431,9 +432,5 @@ def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:
 
 
 def _division(which: int, tensors: Mapping[str, Any]) -> Division:
-    arrays = _behind(f"division_{which}.", tensors)
+    arrays = behind(f"division_{which}.", tensors)
     return Division(**{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
-
-
-def _behind(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}

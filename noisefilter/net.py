@@ -21,7 +21,7 @@ from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
 from noisefilter.inputs import as_rows
 from noisefilter.networks import Standardize
 from noisefilter.progress import Progress
-from noisefilter.states import check_tensors, load_optimizer_state, optimizer_state
+from noisefilter.states import behind, check_tensors, load_optimizer_state, named, optimizer_state
 
 _EVAL_BATCH = 1000
 _CHOICES = {
@@ -478,7 +478,7 @@ class Net(NeuralNetClassifier):
         tensors, optimizers = self._own_tensors(), {}
         for name in self._optimizers:
             found, optimizers[name] = optimizer_state(getattr(self, name + "_"))
-            tensors |= _named(name, found)
+            tensors |= named(name + ".", found)
         recorder = self._running.recorder
         plain = (bool, int, float, str, type(None))
         rest = {
@@ -507,10 +507,10 @@ class Net(NeuralNetClassifier):
         own = self._own_tensors()
         check_tensors(tensors, own, {name for name in rest["tensors"] if name.startswith(prefixes)})
         for name in self._optimizers:
-            saved = _behind(name, tensors)
+            saved = behind(name + ".", tensors)
             load_optimizer_state(getattr(self, name + "_"), saved, rest["optimizers"][name])
         for name, part in self._parts().items():
-            part.load_state_dict(_behind(name, tensors))
+            part.load_state_dict(behind(name + ".", tensors))
         for name, tensor in self._kept().items():
             tensor.copy_(tensors[name])
         for name in self._kept_values:
@@ -523,7 +523,7 @@ class Net(NeuralNetClassifier):
         """All tensors that training changes but those of the optimizers, which come with the first step."""
         tensors = self._kept()
         for name, part in self._parts().items():
-            tensors |= _named(name, part.state_dict())
+            tensors |= named(name + ".", part.state_dict())
         return tensors
 
     def _parts(self) -> dict[str, nn.Module]:
@@ -531,7 +531,7 @@ class Net(NeuralNetClassifier):
 
     def _kept(self) -> dict[str, Tensor]:
         kept = {name: getattr(self, name) for name in self._kept_tensors}
-        return kept | _named("recorded", self._running.recorder.tensors())
+        return kept | named("recorded.", self._running.recorder.tensors())
 
     @property
     def _running(self) -> _Plan:
@@ -776,15 +776,6 @@ def negative_entropy(probs: Tensor) -> Tensor:
 
 def _overrides(callback: Callback, verb: str) -> bool:
     return getattr(type(callback), verb) is not getattr(Callback, verb)
-
-
-def _named(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
-
-
-def _behind(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = name + "."
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _first(output: Any) -> Tensor:

@@ -12,7 +12,15 @@ from torch import Tensor
 from noisefilter.errors import InputError
 from noisefilter.verdict import Verdict
 
-__all__ = ["check_tensors", "load_optimizer_state", "load_verdict", "optimizer_state", "verdict_state"]
+__all__ = [
+    "behind",
+    "check_tensors",
+    "load_optimizer_state",
+    "load_verdict",
+    "named",
+    "optimizer_state",
+    "verdict_state",
+]
 
 _PLAIN_FIELDS = ("threshold", "open_set", "estimated_noise_rate", "noise_rate_interval", "method")
 _ARRAY_FIELDS = (
@@ -24,6 +32,16 @@ _ARRAY_FIELDS = (
     "clean_proba",
     "transition_matrix",
 )
+
+
+def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with ``prefix`` in front of their names."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def behind(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, by what stands behind it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

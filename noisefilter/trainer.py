@@ -27,7 +27,7 @@ from noisefilter.inputs import Labels, as_rows, check_features, check_labels, kn
 from noisefilter.models import feeds_raw, remembering_callback, seed_unset
 from noisefilter.progress import Progress
 from noisefilter.scores import best_other
-from noisefilter.states import load_verdict, verdict_state
+from noisefilter.states import behind, load_verdict, named, verdict_state
 from noisefilter.step import BaseJudge, check_input, columns_of, same_shape, verdict_of_codes
 from noisefilter.trained import check_network
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Judged, Verdict
@@ -308,7 +308,7 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         )  # fmt: skip
         run = _Run(training, seed, given, checkpoints)
         if saved is not None:
-            training.load_state(_behind(_STATE, saved.tensors), saved.record["state"])
+            training.load_state(behind(_STATE, saved.tensors), saved.record["state"])
             run.history = list(saved.record["history"])
         return run
 
@@ -469,22 +469,17 @@ class _Run:
         if self.checkpoints is None:
             return
         tensors, state = self.training.state()
-        tensors = {_STATE + name: tensor for name, tensor in tensors.items()}
+        tensors = named(_STATE, tensors)
         record = {"seed": self.seed, "history": self.history, "state": state, "given": None}
         if self.given is not None:
             given, record["given"] = verdict_state(self.given)
-            tensors |= {_GIVEN + name: tensor for name, tensor in given.items()}
+            tensors |= named(_GIVEN, given)
         self.checkpoints.save(len(self.history), tensors, record)
 
 
 def _saved_verdict(saved: Saved) -> Verdict | None:
     given = saved.record["given"]
-    return None if given is None else load_verdict(_behind(_GIVEN, saved.tensors), given)
-
-
-def _behind(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tensors whose names begin so, without it."""
-    return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+    return None if given is None else load_verdict(behind(_GIVEN, saved.tensors), given)
 
 
 def _with_enough(given: Verdict, n_classes: int) -> Verdict:

@@ -14,6 +14,7 @@ from noisefilter.contrastive import TwoViewNet, two_view_net
 from noisefilter.errors import InputError
 from noisefilter.net import Net, derived_seed, local_seed
 from noisefilter.networks import SmallCNN
+from noisefilter.states import behind, named
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5)).astype(np.float32)
@@ -270,3 +271,11 @@ def test_callbacks_hear_of_it():
     run(net, rows, range(2))
     net.end(rows, CODES)
     assert dict(net.callbacks_)["said"].calls == [("begin", 60, 60), "epoch", "epoch", ("end", 60, 60)]
+
+
+def test_names_get_a_prefix_and_lose_it():
+    tensors = {"a": torch.zeros(1), "b.a": torch.ones(1)}
+    both = named("b.", tensors) | named("bb.", {"a": torch.zeros(2)})
+    assert list(both) == ["b.a", "b.b.a", "bb.a"]
+    again = behind("b.", both)
+    assert again.keys() == tensors.keys() and all(again[name] is tensors[name] for name in tensors)
