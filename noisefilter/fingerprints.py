@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from hashlib import blake2b
 from os import PathLike, fspath
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,10 @@ def count_copies(rows: Rows, codes: NDArray[np.int64]) -> tuple[int, int]:
 def described(value: Any, depth: int = 0, free: Collection[str] = ()) -> Any:
     """Return a parameter of any kind as JSON can hold it; equal only for what is equal, in any process.
 
-    Classes and functions go by their names, estimators by class and parameters, arrays and generators by a
-    digest, other objects by class and attributes. Parameters of estimators, at any depth, whose names are in
-    ``free`` are left out.
+    Classes go by their names, functions by name, code, defaults and what they enclose, estimators by class
+    and parameters, arrays and generators by a digest, other objects by class and attributes. Parameters of
+    estimators, at any depth, whose names are in ``free`` are left out. What a function only looks up when it
+    is called, another function say, counts by its name.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -83,11 +85,46 @@ def described(value: Any, depth: int = 0, free: Collection[str] = ()) -> Any:
         return {str(name): described(item, depth + 1, free) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [described(item, depth + 1, free) for item in value]
-    if isinstance(value, type) or hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    kind = type(value)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    return name if depth >= _DEEPEST else {"class": name, **described(_parts(value, free), depth + 1, free)}
+    if hasattr(value, "__qualname__") and not isinstance(value, FunctionType | MethodType):
+        return _name(value)
+    kind = _name(value if hasattr(value, "__qualname__") else type(value))
+    return kind if depth >= _DEEPEST else {"class": kind, **described(_parts(value, free), depth + 1, free)}
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _function(function: FunctionType) -> dict[str, Any]:
+    """Return what a function does, whatever its name: all lambdas of a module have the same."""
+    return {
+        "code": blake2b(_said(function.__code__).encode(), digest_size=16).hexdigest(),
+        "defaults": function.__defaults__,
+        "keywords": function.__kwdefaults__,
+        "encloses": [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)],
+    }
+
+
+def _filled(cell: CellType) -> bool:
+    """Whether the variable that a function encloses has been given a value yet."""
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def _said(constant: Any) -> str:
+    """Return code, or a constant in it, as text that is the same in any process."""
+    if isinstance(constant, CodeType):
+        names = (constant.co_names, constant.co_varnames, constant.co_freevars)
+        counts = (constant.co_argcount, constant.co_posonlyargcount, constant.co_kwonlyargcount)
+        return f"{constant.co_code.hex()} {names} {counts} {constant.co_flags} {_said(constant.co_consts)}"
+    if isinstance(constant, tuple):
+        return f"({', '.join(map(_said, constant))})"
+    if isinstance(constant, frozenset):
+        return f"{{{', '.join(sorted(map(_said, constant)))}}}"
+    return repr(constant)
 
 
 def _parts(value: Any, free: Collection[str]) -> Mapping[str, Any]:
@@ -96,6 +133,10 @@ def _parts(value: Any, free: Collection[str]) -> Mapping[str, Any]:
         return {"state": value.get_state()}
     if isinstance(value, np.random.Generator):
         return {"state": value.bit_generator.state}
+    if isinstance(value, FunctionType):
+        return _function(value)
+    if isinstance(value, MethodType):
+        return {"self": value.__self__, "function": value.__func__}
     if isinstance(value, partial):
         return {"func": value.func, "args": value.args, "keywords": value.keywords}
     if hasattr(value, "get_params"):

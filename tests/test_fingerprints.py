@@ -29,6 +29,18 @@ class Custom:
         self.strength = strength
         self.me = self  # no end to it
 
+    def strengthened(self, x):
+        return x * self.strength
+
+
+def shifted(by):
+    """Return a function that encloses a number, and has a set and another function among its constants."""
+    return lambda x, factor=2, *, power=1: [v**power * factor + by for v in x if v not in {"a", "b", "c", 1}]
+
+
+def itself(x):
+    return itself(x - 1) if x else lambda: itself
+
 
 class Random:
     """A Dataset whose items differ from one reading to the next."""
@@ -53,6 +65,8 @@ def values():
         "class": nn.ReLU,
         "function": np.mean,
         "part of a function": partial(np.clip, a_min=1),
+        "function of our own": shifted(0.5),
+        "method": Custom(0.5).strengthened,
         "estimator": LogisticRegression(C=0.5),
         "filters": VoteFilter([("a", INNScorer(lr=0.1)), ("b", INNScorer())]),
         "array": np.arange(5.0),
@@ -95,6 +109,55 @@ def test_parameters_of_every_kind_are_json_and_equal_in_any_process():
 )
 def test_what_differs_is_described_otherwise(one, other):
     assert described(one) != described(other)
+
+
+def lambdas():
+    """Pairs of functions of one name that do different things."""
+    yield "constants", [lambda x: x + 1, lambda x: x + 2]
+    yield "code", [lambda x: x + 1, lambda x: x - 1]
+    yield "names", [lambda x: x.sum(), lambda x: x.prod()]
+    yield "defaults", [lambda x, a=1: x * a, lambda x, a=2: x * a]
+    yield "keywords", [lambda x, *, a=1: x * a, lambda x, *, a=2: x * a]
+    yield "enclosed numbers", [shifted(1), shifted(2)]
+    yield "enclosed functions", [partial(map, lambda x: (lambda y: y + 1)(x)),
+                                 partial(map, lambda x: (lambda y: y + 2)(x))]  # fmt: skip
+    yield "sets", [lambda x: x in {1, 2}, lambda x: x in {1, 3}]
+    yield "methods", [Custom(1).strengthened, Custom(2).strengthened]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [pair for _, pair in lambdas()], ids=[name for name, _ in lambdas()]
+)
+def test_functions_of_one_name_that_do_different_things_are_told_apart(one, other):
+    first, second = described(one), described(other)
+    assert first != second and json.loads(json.dumps(first)) == first
+
+
+def test_a_function_is_the_same_wherever_it_stands_and_however_often_it_ran():
+    text = "def f(x, a=(1, 2)):\n    return [v + a[0] for v in range(x) if v in {3, 5}]\n"
+    found = []
+    for lines in range(2):
+        names = {"__name__": "anywhere"}
+        exec("\n" * 7 * lines + text, names)
+        found.append(described(names["f"]))
+        for _ in range(3000):  # the interpreter rewrites code that runs often
+            names["f"](6)
+        found.append(described(names["f"]))
+    assert all(each == found[0] for each in found)
+    assert "code" in described(itself)  # there is an end to it
+
+
+def test_a_function_may_enclose_what_has_no_value_yet():
+    def outer():
+        def inner():
+            return later
+
+        found = described(inner)
+        later = 1
+        return found, described(inner), later
+
+    empty, filled, _ = outer()
+    assert empty["encloses"] == [] and filled["encloses"] == [1]
 
 
 def test_parameters_of_estimators_may_be_left_out_at_any_depth():
