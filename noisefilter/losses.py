@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "agreement",
     "brier",
     "consistency",
     "josrc_loss",
     "js_likelihood",
+    "mean_entropy",
+    "nt_xent",
+    "scan_loss",
     "smoothed",
     "soft_cross_entropy",
     "softened",
@@ -115,3 +119,53 @@ def uniform_penalty(log_probs: Tensor) -> Tensor:
     """
     n, n_classes = log_probs.shape
     return -(torch.logsumexp(log_probs, dim=0) - math.log(n)).mean() - math.log(n_classes)
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    r"""Return the normalized, temperature-scaled cross-entropy of two views of b rows, Eq. (1) of SimCLR.
+
+    With all 2b views z scaled to length one, the mean over views of
+
+    .. math:: -\log \frac{\exp(z_i \cdot z_j / T)}{\sum_{k \neq i} \exp(z_i \cdot z_k / T)},
+
+    where j is the other view of the row of i. T. Chen et al., ICML 2020, arXiv:2002.05709.
+
+    Parameters
+    ----------
+    first, second : (b, d) Tensor
+        Embeddings of any length; a row of zeros counts as at right angles to all others.
+    temperature : float
+        T, greater than 0.
+    """
+    b = len(first)
+    z = torch.nn.functional.normalize(torch.cat([first, second]).float(), dim=1)
+    alike = (z @ z.T / temperature).fill_diagonal_(-torch.inf)  # (2b, 2b)
+    other = torch.arange(2 * b, device=z.device).roll(b)
+    return torch.nn.functional.cross_entropy(alike, other)
+
+
+def scan_loss(anchors: Tensor, others: Tensor, entropy_weight: float) -> Tensor:
+    r"""Return :math:`-\frac1b \sum \log \langle p_a, p_n \rangle - \lambda_e H(\bar p_a)`.
+
+    Eq. (2) of SCAN (W. Van Gansbeke et al., ECCV 2020, arXiv:2005.12320), to which Eq. (12) of VRLVMix
+    refers. Natural logarithms.
+
+    Parameters
+    ----------
+    anchors, others : (b, K) Tensor
+        Log-probabilities of rows and of a neighbor of each.
+    entropy_weight : float
+        :math:`\lambda_e`.
+    """
+    return -agreement(anchors, others) - entropy_weight * mean_entropy(anchors)
+
+
+def agreement(anchors: Tensor, others: Tensor) -> Tensor:
+    """Return the mean of log<p_a, p_n> for log-probabilities (b, K), at most 0."""
+    return torch.logsumexp(anchors + others, dim=1).mean()
+
+
+def mean_entropy(log_probs: Tensor) -> Tensor:
+    """Return the entropy of the mean prediction of log-probabilities (b, K), in [0, log K]."""
+    mean = torch.logsumexp(log_probs, dim=0) - math.log(len(log_probs))
+    return -(mean.exp() * mean).sum()

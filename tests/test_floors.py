@@ -42,6 +42,7 @@ FLOORS = (
         "contrastive",
         "semisupervised",
         "cotraining",
+        "pretrain",
     },
     {"base", "handover", "recorded", "step", "trained", "trainer"},
     {"filters"},
