@@ -33,6 +33,7 @@ __all__ = ["CoTraining", "Division", "two_nets"]
 _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows; only the progress bar reads it
 _BY_HEART = 0.1  # of planted labels, beyond chance
+_TURNED_OVER = 0.5  # of the rows change sides
 _REMEMBERED = 0.9  # of earlier epochs, in each
 
 
@@ -100,6 +101,9 @@ class CoTraining(ABC):
     Predictions are those of both networks together: :math:`\frac12 \sum_k \log p_k` up to a constant, which
     ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
     the moving average of its weights.
+
+    A division in which more than half of the rows change sides, from one that was found to the next, is not
+    taken: that network is learned from by the division in use. If the one found after it is like it, it is.
 
     A callback of a network that asks for the end (skorch's ``EarlyStopping``) ends the training of both after
     the epoch.
@@ -169,7 +173,8 @@ class CoTraining(ABC):
         self.n_epochs_seen = 0
         self.n_ssl_steps = [0, 0]
         self.rate: float | None = None
-        self.kept: tuple[Division, Division] | None = None  # by a trainer, for more than one epoch
+        self.kept: tuple[Division, Division] | None = None  # in use
+        self.found: dict[int, NDArray[np.bool_]] = {}  # labeled rows of the newest, in use or not
         self.probe_rows = np.zeros(0, dtype=np.int64) if probe_rows is None else probe_rows
         self.probe_codes = np.zeros(0, dtype=np.int64) if probe_codes is None else probe_codes
         self.learned = self.targets.clone()  # in the warm-up
@@ -196,7 +201,7 @@ class CoTraining(ABC):
 
     @abstractmethod
     def divided(self, which: int) -> Division:
-        """Return what network 0 or 1 makes of the rows."""
+        """Return what network 0 or 1 makes of the rows: ``kept[which]`` itself where nothing is new."""
 
     def peer_of(self, which: int) -> int:
         """Return which network guesses beside this one, or the number itself where it guesses alone."""
@@ -255,7 +260,7 @@ class CoTraining(ABC):
         if self.averages is None and self.weight_average is not None:
             first, second = (MeanTeacher(net.module_, self.weight_average) for net in self.nets)
             self.averages = first, second
-        divisions = self.divided(0), self.divided(1)  # both before either network moves on
+        divisions, changes = self._divide()
         weight = self.unlabeled_weight()
         found = [
             self._learn(which, divisions[1 - which], epoch, weight, bar) for which in range(2)
@@ -266,7 +271,26 @@ class CoTraining(ABC):
         record |= {name: float(np.mean([each[name] for each in found])) for name in names}
         record["unlabeled_weight"] = weight * ramp(self.n_ssl_steps[0], 0, self.ramp_steps)
         record |= {f"n_labeled_{k + 1}": int(divisions[1 - k].labeled.sum()) for k in range(2)}
-        return record | {"lr": self._lr()}
+        return record | changes | {"lr": self._lr()}
+
+    def _divide(self) -> tuple[tuple[Division, Division], dict[str, int | None]]:
+        """Return the divisions to learn from, and for the record how many rows change sides in new ones."""
+        new = self.divided(0), self.divided(1)  # both before either network moves on
+        (first, n_first), (second, n_second) = self._taken(0, new[0]), self._taken(1, new[1])
+        self.kept = first, second
+        refused = int(first is not new[0]) + int(second is not new[1])
+        return self.kept, {"n_changed_1": n_second, "n_changed_2": n_first, "divisions_refused": refused}
+
+    def _taken(self, which: int, new: Division) -> tuple[Division, int | None]:
+        """Return the division of a network, or that in use where the new one turns most rows over."""
+        in_use = None if self.kept is None else self.kept[which]
+        if in_use is new:
+            return new, None
+        last, self.found[which] = self.found.get(which), new.labeled
+        if in_use is None:
+            return new, None
+        n_changed = int(np.sum(new.labeled != (in_use.labeled if last is None else last)))
+        return in_use if n_changed > _TURNED_OVER * len(new.labeled) else new, n_changed
 
     def _learn(
         self, which: int, division: Division, epoch: int, weight: float, bar: Progress
@@ -391,6 +415,7 @@ class CoTraining(ABC):
         for which, division in enumerate(self.kept or ()):
             for name, array in division._asdict().items():
                 tensors[f"division_{which}.{name}"] = torch.from_numpy(array.copy())
+        tensors |= {f"found_{which}": torch.from_numpy(mask.copy()) for which, mask in self.found.items()}
         return tensors, rest
 
     def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
@@ -405,6 +430,8 @@ class CoTraining(ABC):
                 average.module.load_state_dict(behind(f"average_{which}.", tensors))
         if "division_0.labeled" in tensors:
             self.kept = _division(0, tensors), _division(1, tensors)
+        found = behind("found_", tensors)
+        self.found = {int(which): mask.cpu().numpy() for which, mask in found.items()}
         self.losses = tensors["losses"].cpu().numpy()
         self.prob_sum = tensors["prob_sum"].cpu().numpy()
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
@@ -421,6 +448,7 @@ class CoTraining(ABC):
             if self.averages is not None:
                 self.averages[which].hand_over(net.module_)
         self.kept = self.averages = None
+        self.found.clear()
         del self.rows, self.targets, self.learned, self.codes, self.losses, self.prob_sum, self.warmup
 
 

@@ -115,6 +115,10 @@ class DivideMixClassifier(BaseTrainer):
     draws from all K classes, of which one in K is right by chance; so the estimated share of wrong labels is
     multiplied by K / (K - 1) before it is compared.
 
+    Where more than half of the rows change sides from one division to the next, the one in use before is kept
+    for that epoch. ``history_`` has how many change, ``n_changed_1`` in what the first network learns from,
+    and how many of both divisions were refused so.
+
     Where a division believes every label an epoch is supervised alone, and ``history_`` calls it so. The rate
     is estimated by two constants that were read off :class:`noisefilter.INNScorer`'s probabilities.
 
@@ -125,10 +129,11 @@ class DivideMixClassifier(BaseTrainer):
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels, which ends before they are learned; a ramp that counts steps; moving averages of the
-    weights; guesses in evaluation mode; floors for both sets (:func:`noisefilter.semisupervised.floored`); a
-    mixture that is fitted to the end, and where it finds no two hills (Ashman's D < 1) a division by the rank
-    of the losses at the estimated rate; the small networks. Others that stay: Nesterov momentum, and a ramp
-    of 6,250 steps, which are 16 epochs on CIFAR with half of the rows labeled.
+    weights; guesses in evaluation mode; floors for both sets (:func:`noisefilter.semisupervised.floored`) and
+    no division that turns most rows over; a mixture that is fitted to the end, and where it finds no two
+    hills (Ashman's D < 1) a division by the rank of the losses at the estimated rate; the small networks.
+    Others that stay: Nesterov momentum, and a ramp of 6,250 steps, which are 16 epochs on CIFAR with half of
+    the rows labeled.
 
     References
     ----------

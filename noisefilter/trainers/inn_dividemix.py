@@ -137,6 +137,9 @@ class INNDivideMixClassifier(BaseTrainer):
     epochs of :class:`noisefilter.DivideMixClassifier`, and about ``1 + 0.75 * n_interior * n_neighbors``
     evaluations of every row by each network whenever it scores.
 
+    As in :class:`noisefilter.DivideMixClassifier` a division that turns most rows over is not taken: the one
+    in use is kept until the next scoring, and ``history_`` says so.
+
     ``features=`` given to ``fit`` are the space in which all neighbors are found, once and for all.
 
     The verdict is made as in :class:`noisefilter.DivideMixClassifier`: corrected log-odds of the given label
@@ -354,16 +357,16 @@ class _INNDivideMix(CoTraining):
 
     def run_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         """Divide the rows where it is time to, train both networks for an epoch, and look at all rows."""
-        since = epoch - self.first_epochs
         if epoch == 0:
             self._divide_first()
-        if since >= 0 and since % self.rescore_every == 0:
-            self.kept = self._by_scores(self._scored(0)), self._by_scores(self._scored(1))  # lines 11 to 16
         record = super().run_epoch(epoch, bar)
-        return record | {"phase": "warm-up"} if since < 0 else record
+        return record | {"phase": "warm-up"} if epoch < self.first_epochs else record
 
     def divided(self, which: int) -> Division:
-        """Return the division that is kept."""
+        """Return a new division by scores every few epochs, lines 11 to 16, in between that in use."""
+        since = self.n_epochs_seen - self.first_epochs
+        if since >= 0 and since % self.rescore_every == 0:
+            return self._by_scores(self._scored(which))
         assert self.kept is not None
         return self.kept[which]
 

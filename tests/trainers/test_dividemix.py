@@ -216,6 +216,62 @@ def test_predictions_are_those_of_the_summed_logits():
     assert np.isfinite(certain).all() and np.array_equal(certain.argmax(axis=1), np.arange(3))
 
 
+@pytest.fixture
+def learned(monkeypatch):
+    """Return the labeled rows that each epoch of MixMatch was called with; nothing is trained."""
+    seen = []
+
+    def epoch(net, peer, rows, codes, clean_proba, labeled, **settings):
+        seen.append((labeled.numpy().copy(), clean_proba.numpy().copy()))
+        return dict.fromkeys(("loss", "labeled_loss", "unlabeled_loss", "penalty"), 0.0) | {"n_steps": 3}
+
+    monkeypatch.setattr(cotraining, "mixmatch_epoch", epoch)
+    return seen
+
+
+def dividing(monkeypatch, *sides):
+    """Let network 0 divide so in the epochs after a warm-up of one, and network 1 believe everything."""
+
+    def divided(self, which):
+        labeled = sides[self.n_epochs_seen - 1] if which == 0 else np.ones(60, dtype=bool)
+        return Division(np.where(labeled, 0.9, 0.1), labeled.copy())
+
+    monkeypatch.setattr(_DivideMix, "divided", divided)
+
+
+def test_a_division_that_turns_most_rows_over_is_not_taken_but_if_it_lasts(monkeypatch, learned):
+    one = np.arange(60) < 20
+    half = ~one ^ (np.arange(60) < 30)  # 30 of 60 change sides: not more than half
+    dividing(monkeypatch, one, ~one, one, ~one, ~one, half, half ^ (np.arange(60) < 31))
+    run, _ = training(warmup=1, epochs=8)
+    records = [run.run_epoch(epoch, Bar()) for epoch in range(8)][1:]
+    for (labeled, proba), wanted in zip(
+        learned[1::2], (one, one, one, one, ~one, half, half), strict=True
+    ):  # network 1 learns from it
+        assert np.array_equal(labeled, wanted) and np.array_equal(proba > 0.5, wanted)
+    assert all(labeled.all() for labeled, _ in learned[::2])
+    assert [record["n_changed_2"] for record in records] == [None, 60, 60, 60, 0, 30, 31]
+    assert [record["n_changed_1"] for record in records] == [None] + [0] * 6
+    assert [record["divisions_refused"] for record in records] == [0, 1, 1, 1, 0, 0, 1]
+    assert [record["n_labeled_2"] for record in records][:5] == [20, 20, 20, 20, 40]
+
+
+@pytest.mark.parametrize("forgotten", [(), ("division_",), ("found_",)], ids=str)
+def test_the_division_in_use_and_the_newest_one_are_in_the_state(monkeypatch, learned, forgotten):
+    one = np.arange(60) < 20
+    dividing(monkeypatch, one, ~one, ~one)
+    run, _ = training(warmup=1)
+    for epoch in range(3):
+        run.run_epoch(epoch, Bar())  # the last one is refused
+    tensors, rest = run.state()
+    again, _ = training(warmup=1)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(forgotten or "-")}
+    again.load_state(kept, rest)
+    records = [each.run_epoch(3, Bar()) for each in (run, again)]
+    assert records[0]["n_changed_2"] == records[0]["divisions_refused"] == 0
+    assert (records[0] == records[1]) is not forgotten
+
+
 # --- the warm-up ----------------------------------------------------------------------------------
 
 

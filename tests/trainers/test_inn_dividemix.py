@@ -179,7 +179,7 @@ def test_the_first_scores_are_those_of_two_inn_scorers(probes):
 def later_scores(which):
     """Return scores (60,) that tell the rows in two, but not surely."""
     rng = np.random.default_rng(which)
-    return np.where(np.arange(60) // 6 % 3 == which, rng.beta(3, 6, size=60), rng.beta(7, 2, size=60))
+    return np.where(np.arange(60) // 6 % 2 != which, rng.beta(3, 6, size=60), rng.beta(7, 2, size=60))
 
 
 @pytest.fixture
@@ -231,6 +231,18 @@ def test_each_network_learns_from_the_other_division_at_first_alone(watched):
         w = mixture(later_scores(1 - net), "beta").clean_proba
         assert np.array_equal(clean_proba, w) and np.array_equal(labeled, run._floored(w))
         assert w[labeled].min() < 0.95  # their labels are refined
+
+
+def test_a_scoring_that_turns_most_rows_over_is_kept_out_until_the_next_one_agrees(watched, monkeypatch):
+    turned = np.where(np.arange(60) // 6 % 2 == 0, 0.1, 0.9) + np.linspace(0, 0.09, 60)  # against the first
+    monkeypatch.setattr(_INNDivideMix, "_scored", lambda self, which: turned if which == 0 else 1 - turned)
+    run = watched["run"] = training()
+    records = [run.run_epoch(epoch, Bar()) for epoch in range(8)]  # scored in epochs 3, 5 and 7
+    assert [r["divisions_refused"] for r in records] == [0, 0, 0, 2, 0, 0, 0, 0]
+    assert [r["n_changed_2"] for r in records] == [None] * 3 + [60, None, 0, None, 0]
+    believed = [labeled for _, _, _, labeled in watched["learned"][1::2]]  # by network 1
+    assert all(np.array_equal(labeled, np.arange(60) // 6 % 2 == 0) for labeled in believed[:5])
+    assert all(np.array_equal(labeled, np.arange(60) // 6 % 2 == 1) for labeled in believed[5:])
 
 
 def test_the_networks_that_learn_are_fresh():
