@@ -1,10 +1,12 @@
 """DivideMix: divisions against the paper's, what is exchanged, when the warm-up ends, what is learned."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_blobs
 from sklearn.mixture import GaussianMixture
 from skorch.callbacks import EarlyStopping
 
@@ -362,6 +364,70 @@ def test_where_every_label_is_believed_history_says_that_training_is_supervised(
     monkeypatch.setattr(_DivideMix, "divided", lambda self, which: everything)
     record = run.run_epoch(1, Bar())
     assert record["phase"] == "supervised" and record["unlabeled_loss"] == 0.0
+
+
+# --- a training that is taken up again ------------------------------------------------------------
+
+STOPPED, ENDS = 5, 8  # epochs
+
+
+def heavy():
+    """Return a DivideMix that remembers much: two epochs of warm-up of nine, then losses of five epochs."""
+    X, truth = make_blobs(240, n_features=64, centers=10, cluster_std=6.0, random_state=0)
+    y = plant_noise(truth, "symmetric", 0.3, random_state=0)[0]
+    trainer = DivideMixClassifier(
+        memorizing(ENDS), warmup_epochs=7, loss_epochs=5, unlabeled_weight=10.0, ramp_steps=300,
+        weight_average=0.95,
+    )  # fmt: skip
+    rows = ArrayRows(torch.from_numpy(X.astype(np.float32)))
+    return trainer._begin(rows, y, 10, None, None, np.random.RandomState(0))
+
+
+def ended(run):
+    """Run the epochs that are left; returns all that can be seen of the training."""
+    records = [run.run_epoch(epoch, Bar()) for epoch in range(STOPPED, ENDS)]
+    judged = run.judged()
+    return json.dumps(records), run.predict(run.rows).tobytes(), judged.scores.tobytes(), judged.noise_rate
+
+
+@pytest.fixture(scope="module")
+def stopped():
+    """Return a state in the middle, as a checkpoint has it, and what would have come of the training."""
+    run = heavy()
+    phases = [run.run_epoch(epoch, Bar())["phase"] for epoch in range(STOPPED)]
+    assert phases == ["warm-up"] * 2 + ["mixmatch"] * 3  # the planted labels ended it
+    tensors, rest = run.state()
+    return tensors, json.dumps(rest), ended(run)
+
+
+def test_a_training_goes_on_from_its_state_with_the_same_bits(stopped):
+    tensors, rest, whole = stopped
+    again = heavy()
+    again.load_state(tensors, json.loads(rest))
+    assert ended(again) == whole
+
+
+@pytest.mark.parametrize(
+    "forgotten",
+    ["warmup_epochs", "losses", "prob_sum", "n_seen", "n_epochs_seen", "rate", "n_ssl_steps", "averages",
+     "kept"],
+)  # fmt: skip
+def test_nothing_in_the_state_could_be_left_out(stopped, forgotten):
+    """Were it, the test above would fail."""
+    tensors, rest, whole = stopped
+    again = heavy()
+    new = getattr(again, forgotten)
+    again.load_state(tensors, json.loads(rest))
+    setattr(again, forgotten, new)
+    assert ended(again) != whole
+
+
+def test_averages_go_on_with_as_many_steps_as_they_had(stopped):
+    tensors, rest, whole = stopped
+    again = heavy()
+    again.load_state(tensors, json.loads(rest))
+    again.averages[1].n_steps = 0
+    assert ended(again) != whole
 
 
 # --- a verdict to start from ----------------------------------------------------------------------
