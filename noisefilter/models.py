@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -217,12 +218,27 @@ def remembering_callback(estimator: Any) -> str | None:
     What a callback remembers is its own affair, and cannot be looked for: all count but the few known to have
     nothing to remember.
     """
-    for item in _callbacks(estimator) if isinstance(estimator, NeuralNetClassifier) else []:
-        name, given = item if isinstance(item, list | tuple) else (_kind(item).__name__, item)
-        callback = getattr(estimator, f"callbacks__{name}", given)  # set later, None to leave it out
-        if callback is not None and _kind(callback) not in _WITHOUT_MEMORY:
+    for _, callback in _named_callbacks(estimator):
+        if _kind(callback) not in _WITHOUT_MEMORY:
             return _kind(callback).__name__
     return None
+
+
+def loading_callback(estimator: Any) -> str | None:
+    """Return the class of a callback that puts back earlier weights in the end, ``None`` where none does."""
+    for name, callback in _named_callbacks(estimator):
+        if getattr(estimator, f"callbacks__{name}__load_best", getattr(callback, "load_best", False)):
+            return _kind(callback).__name__
+    return None
+
+
+def _named_callbacks(estimator: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the callbacks of the user's own by their names, as parameters set later have them."""
+    for item in _callbacks(estimator) if isinstance(estimator, NeuralNetClassifier) else []:
+        name, given = item if isinstance(item, list | tuple) else (_kind(item).__name__, item)
+        callback = getattr(estimator, f"callbacks__{name}", given)
+        if callback is not None:  # None leaves it out
+            yield name, callback
 
 
 def _kind(callback: Any) -> type[Any]:
@@ -255,7 +271,8 @@ def build_model(
     Parameters
     ----------
     estimator : skorch NeuralNetClassifier, classifier with predict_proba, or None
-        The prototype; it is cloned.
+        The prototype; it is cloned. A network goes to the device of the rows, whatever its own ``device``
+        says: skorch's default names the CPU, so it is no wish.
     rows : Rows
         The training rows.
     n_classes : int
@@ -285,7 +302,7 @@ def build_model(
     if isinstance(estimator, type):
         raise InputTypeError(f"estimator must be an instance, got the class {estimator.__name__}.")
     if isinstance(estimator, NeuralNetClassifier):
-        return _from_skorch(estimator, training, record, seed)
+        return _from_skorch(estimator, str(rows.device), training, record, seed)
     if not hasattr(estimator, "predict_proba"):
         raise InputTypeError(
             "estimator must be a skorch NeuralNetClassifier or have predict_proba, "
@@ -332,7 +349,11 @@ def _default_net(
 
 
 def _from_skorch(
-    estimator: NeuralNetClassifier, training: dict[str, Any], record: tuple[str, ...], seed: int
+    estimator: NeuralNetClassifier,
+    device: str,
+    training: dict[str, Any],
+    record: tuple[str, ...],
+    seed: int,
 ) -> Model:
     if isinstance(estimator.module, nn.Module):
         raise ParameterError(
@@ -342,10 +363,10 @@ def _from_skorch(
         )
     _refuse_validation(estimator)
     if type(estimator) is NeuralNetClassifier:
-        parameters = estimator.get_params(deep=False) | {"train_split": None}
+        parameters = estimator.get_params(deep=False) | {"train_split": None, "device": device}
         parameters = {name: copy.deepcopy(value) for name, value in parameters.items()}
         return NetModel(Net(**parameters, record=record, random_state=seed, **training))
-    net = clone(estimator).set_params(train_split=None)
+    net = clone(estimator).set_params(train_split=None, device=device)
     if isinstance(net, Net):
         net.set_params(record=tuple(sorted({*net.record, *record})))
         net.set_params(random_state=seed if net.random_state is None else net.random_state)

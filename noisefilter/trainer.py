@@ -24,7 +24,7 @@ from noisefilter.errors import InputError, InputTypeError, ParameterError, Train
 from noisefilter.fingerprints import count_copies, described, digest, fingerprint
 from noisefilter.handover import judged_by, untouched_of, verdict_of
 from noisefilter.inputs import Labels, as_rows, check_features, check_labels, known_codes
-from noisefilter.models import feeds_raw, remembering_callback, seed_unset
+from noisefilter.models import feeds_raw, loading_callback, remembering_callback, seed_unset
 from noisefilter.progress import Progress
 from noisefilter.scores import best_other
 from noisefilter.states import behind, load_verdict, named, verdict_state
@@ -129,7 +129,8 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
     channels : {"first", "last"}, optional
         Where 4-D images have their channels, if their shape does not tell.
     device : str, default="auto"
-        ``"auto"`` is the first CUDA device where there is one, else the CPU.
+        ``"auto"`` is the first CUDA device where there is one, else the CPU. The ``device`` of a prototype
+        is not read.
     verbose : int, default=0
         1 shows a progress bar.
     random_state : int, RandomState or None, default=None
@@ -209,6 +210,13 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
             raise ParameterError(f"channels must be 'first', 'last' or None, got {self.channels!r}.")
         if not isinstance(self.checkpoint_dir, str | os.PathLike | None):
             raise ParameterError(f"checkpoint_dir must be a path or None, got {self.checkpoint_dir!r}.")
+        loading = loading_callback(self.estimator)
+        if loading is not None:
+            raise ParameterError(
+                "estimator.callbacks must leave the networks as they are after the last epoch, got "
+                f"{loading}(load_best=True). Losses of different phases cannot be compared, and the verdict "
+                "is made of the last epochs; leave out load_best."
+            )
         remembering = None if self.checkpoint_dir is None else remembering_callback(self.estimator)
         if remembering is not None:
             raise ParameterError(

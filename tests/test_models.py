@@ -20,6 +20,7 @@ from noisefilter.models import (
     build_model,
     default_batch_size,
     feeds_raw,
+    loading_callback,
     remembering_callback,
 )
 from noisefilter.net import Net
@@ -406,3 +407,45 @@ def test_a_callback_that_may_remember_something_is_named(callbacks, later, name)
 
 def test_what_has_no_callbacks_remembers_nothing():
     assert remembering_callback(None) is None and remembering_callback(LogisticRegression()) is None
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "later", "name"),
+    [
+        ([EarlyStopping("train_loss")], {}, None),
+        ([EarlyStopping("train_loss", load_best=True)], {}, "EarlyStopping"),
+        ([("stop", EarlyStopping("train_loss"))], {"callbacks__stop__load_best": True}, "EarlyStopping"),
+        ([("stop", EarlyStopping("train_loss", load_best=True))], {"callbacks__stop": None}, None),
+        ([EarlyStopping], {"callbacks__EarlyStopping__load_best": True}, "EarlyStopping"),
+        ([GradientNormClipping, ("last", Checkpoint("train_loss", load_best=True))], {}, "Checkpoint"),
+        (None, {}, None),
+        ("disable", {}, None),
+    ],
+)
+def test_callbacks_that_put_back_earlier_weights_are_found(callbacks, later, name):
+    assert loading_callback(prototype(callbacks=callbacks, **later)) == name
+    assert loading_callback(LogisticRegression()) is None
+
+
+# The device
+
+
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, Net, Subclass])
+@pytest.mark.parametrize("own", ["cuda:7", "cpu", None])
+def test_a_prototype_goes_where_the_rows_are(kind, own):
+    given = prototype(kind, device=own)
+    model = build(given)
+    assert model.net.device == "cpu" and given.device == own
+    model.train(ROWS, Y, 3)
+    elsewhere = ArrayRows(torch.empty((50, 4), device="meta"))
+    assert build(given, rows=elsewhere).net.device == "meta"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, Net, Subclass])
+def test_a_prototype_that_names_no_device_is_trained_on_the_gpu(kind):
+    rows = ArrayRows(ROWS.data.cuda())
+    model = build(prototype(kind), rows=rows, record=ALL)
+    model.train(rows, Y, 3)
+    assert next(model.net.module_.parameters()).is_cuda
+    assert np.isfinite(model.evaluate(rows, True)[0]).all()

@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import EarlyStopping, LRScheduler
 
 import noisefilter
 from noisefilter import (
@@ -784,6 +784,29 @@ def test_callbacks_that_remember_are_refused_before_anything_is_trained(kind, bl
     with pytest.raises(ParameterError, match=message):
         trainer.fit(blobs.X, blobs.y)
     assert not (tmp_path / "new").exists()
+
+
+@every_trainer
+def test_a_prototype_s_own_device_is_not_read(kind, blobs):
+    fits = [
+        kind(
+            Net(MLP, module__n_inputs=5, module__n_classes=3, max_epochs=2, device=device),
+            device="cpu", random_state=0,
+        ).fit(blobs.X, blobs.y)
+        for device in ("cpu", "cuda:7")
+    ]  # fmt: skip
+    assert_same_fit(*fits, blobs.X)
+
+
+@every_trainer
+def test_callbacks_that_put_back_earlier_weights_are_refused(kind, blobs):
+    stopping = EarlyStopping("train_loss", patience=1, load_best=True)
+    net = Net(MLP, module__n_inputs=5, module__n_classes=3, callbacks=[("stop", stopping)])
+    message = r"^estimator.callbacks must leave the networks as .* got EarlyStopping\(load_best=True\)\."
+    with pytest.raises(ParameterError, match=message):
+        kind(net, random_state=0).fit(blobs.X, blobs.y)
+    net.set_params(callbacks__stop__load_best=False, max_epochs=1)
+    assert len(kind(net, random_state=0).fit(blobs.X, blobs.y).history_) == 1
 
 
 KILLED = """
