@@ -279,7 +279,7 @@ class CoTraining(ABC):
         (first, n_first), (second, n_second) = self._taken(0, new[0]), self._taken(1, new[1])
         self.kept = first, second
         refused = int(first is not new[0]) + int(second is not new[1])
-        return self.kept, {"n_changed_1": n_second, "n_changed_2": n_first, "divisions_refused": refused}
+        return self.kept, {"changed_1": n_second, "changed_2": n_first, "divisions_refused": refused}
 
     def _taken(self, which: int, new: Division) -> tuple[Division, int | None]:
         """Return the division of a network, or that in use where the new one turns most rows over."""

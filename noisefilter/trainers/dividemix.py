@@ -116,7 +116,7 @@ class DivideMixClassifier(BaseTrainer):
     multiplied by K / (K - 1) before it is compared.
 
     Where more than half of the rows change sides from one division to the next, the one in use before is kept
-    for that epoch. ``history_`` has how many change, ``n_changed_1`` in what the first network learns from,
+    for that epoch. ``history_`` has how many change, ``changed_1`` in what the first network learns from,
     and how many of both divisions were refused so.
 
     Where a division believes every label an epoch is supervised alone, and ``history_`` calls it so. The rate

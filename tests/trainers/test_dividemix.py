@@ -252,8 +252,8 @@ def test_a_division_that_turns_most_rows_over_is_not_taken_but_if_it_lasts(monke
     ):  # network 1 learns from it
         assert np.array_equal(labeled, wanted) and np.array_equal(proba > 0.5, wanted)
     assert all(labeled.all() for labeled, _ in learned[::2])
-    assert [record["n_changed_2"] for record in records] == [None, 60, 60, 60, 0, 30, 31]
-    assert [record["n_changed_1"] for record in records] == [None] + [0] * 6
+    assert [record["changed_2"] for record in records] == [None, 60, 60, 60, 0, 30, 31]
+    assert [record["changed_1"] for record in records] == [None] + [0] * 6
     assert [record["divisions_refused"] for record in records] == [0, 1, 1, 1, 0, 0, 1]
     assert [record["n_labeled_2"] for record in records][:5] == [20, 20, 20, 20, 40]
 
@@ -270,7 +270,7 @@ def test_the_division_in_use_and_the_newest_one_are_in_the_state(monkeypatch, le
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(forgotten or "-")}
     again.load_state(kept, rest)
     records = [each.run_epoch(3, Bar()) for each in (run, again)]
-    assert records[0]["n_changed_2"] == records[0]["divisions_refused"] == 0
+    assert records[0]["changed_2"] == records[0]["divisions_refused"] == 0
     assert (records[0] == records[1]) is not forgotten
 
 

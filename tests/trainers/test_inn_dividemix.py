@@ -239,7 +239,7 @@ def test_a_scoring_that_turns_most_rows_over_is_kept_out_until_the_next_one_agre
     run = watched["run"] = training()
     records = [run.run_epoch(epoch, Bar()) for epoch in range(8)]  # scored in epochs 3, 5 and 7
     assert [r["divisions_refused"] for r in records] == [0, 0, 0, 2, 0, 0, 0, 0]
-    assert [r["n_changed_2"] for r in records] == [None] * 3 + [60, None, 0, None, 0]
+    assert [r["changed_2"] for r in records] == [None] * 3 + [60, None, 0, None, 0]
     believed = [labeled for _, _, _, labeled in watched["learned"][1::2]]  # by network 1
     assert all(np.array_equal(labeled, np.arange(60) // 6 % 2 == 0) for labeled in believed[:5])
     assert all(np.array_equal(labeled, np.arange(60) // 6 % 2 == 1) for labeled in believed[5:])
