@@ -1,6 +1,8 @@
 """DivideMix: divisions against the paper's, what is exchanged, when the warm-up ends, what is learned."""
 
 import json
+from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.mixture import GaussianMixture
 from skorch.callbacks import EarlyStopping
+from torch import nn
 
 import noisefilter.cotraining as cotraining
 from noisefilter import DivideMixClassifier, INNScorer, JoSRCClassifier, Net, plant_noise
@@ -169,29 +172,63 @@ def test_both_divisions_are_made_before_either_network_moves_on(monkeypatch):
     assert weights[0] == weights[1]
 
 
-def test_an_epoch_costs_what_the_method_says(monkeypatch):
-    """Per labeled row and network four passes with a gradient and six without; one per row to look."""
-    run, _ = training(n=96, warmup=1, batch_size=16)
-    run.run_epoch(0, Bar())
-    labeled = np.arange(96) < 48
-    monkeypatch.setattr(
-        _DivideMix, "divided", lambda self, which: Division(np.full(96, 0.9), labeled)
-    )  # half of the rows
-    run.nets[0].augment = run.nets[1].augment = lambda x, generator: x + 0  # two views
-    seen = {"trained": 0, "guessed": 0}
+class Counted(nn.Module):
+    """Counts the rows that go forward through any network of its kind, and those that go back."""
 
-    def count(module, inputs, output):
-        seen["trained" if torch.is_grad_enabled() else "guessed"] += len(output)
+    rows: ClassVar = Counter()
 
-    averages = [each.module for each in run.averages or ()]
-    hooks = [module.register_forward_hook(count) for module in (*(n.module_ for n in run.nets), *averages)]
-    monkeypatch.setattr(run, "weight_average", None)
-    run.run_epoch(1, Bar())
-    for hook in hooks:
-        hook.remove()
-    choosing = sum(seen.values()) - 2 * 48 * (4 + 6) - 2 * 96
-    assert seen["trained"] == 2 * 48 * 4
-    assert choosing in (0, 2 * 2 * 96)  # whether inference may use bfloat16 is asked of each network
+    def __init__(self, n_channels, n_classes):
+        super().__init__()
+        self.head = nn.Linear(n_channels, n_classes)
+
+    def forward(self, x):
+        self.rows["forward"] += len(x)
+        output = self.head(x.float().mean((2, 3)) / 255)
+        if torch.is_grad_enabled():
+            output.register_hook(self.count_back)
+        return output
+
+    def count_back(self, gradient):
+        self.rows["backward"] += len(gradient)
+
+
+def passes(record, n, n_test, n_views=2, alone=False):
+    """Rows of an epoch: 2 n_L (6 F + 4 T) + 2 N F + 2 n_test F, n_L as the two networks have it.
+
+    F is a row forward, T a row forward and backward. Two of the six F are the peer's. Two things are saved:
+    two views that are the same are looked at once, and with nothing to guess there are no unlabeled rows
+    beside the labeled ones, and no peer is asked.
+    """
+    looks = 2 * n + 2 * n_test
+    if record["phase"] == "warm-up":
+        return Counter(forward=2 * n + looks, backward=2 * n)
+    n_labeled = record["n_labeled_1"] + record["n_labeled_2"]
+    F, T = (n_views, 2) if alone else (3 * n_views, 4)
+    return Counter(forward=n_labeled * (F + T) + looks, backward=n_labeled * T)
+
+
+@pytest.mark.parametrize(
+    ("n_pixels", "parameters", "saved"),
+    [(8, {}, {}), (6, {}, {"n_views": 1}), (8, {"clean_threshold": 0.0}, {"alone": True})],
+    ids=["as published", "pictures too small for views", "every label believed"],
+)
+def test_an_epoch_costs_what_the_method_says(n_pixels, parameters, saved):
+    rng = np.random.default_rng(0)
+    truth = np.arange(120) % 3
+    shades = rng.normal(60 + 40 * truth[:, None, None, None], 20, (120, n_pixels, n_pixels, 3))
+    X, y = shades.clip(0, 255).astype(np.uint8), np.where(rng.random(120) < 0.3, (truth + 1) % 3, truth)
+    settings = {"network": Counted, "batch_size": 16, "warmup_epochs": 1, "probes": 0.0, "device": "cpu"}
+    beside = []
+    for n_epochs in (2, 5):
+        model = DivideMixClassifier(max_epochs=n_epochs, random_state=0, **settings, **parameters)
+        Counted.rows.clear()
+        model.fit(X[:100], y[:100], eval_set=(X[100:], truth[100:]))
+        Counted.rows.subtract(sum((passes(record, 100, 20, **saved) for record in model.history_), Counter()))
+        beside.append(dict(Counted.rows))
+    sizes = {record["n_labeled_1"] for record in model.history_[1:]}
+    assert sizes == {100} if saved.get("alone") else max(sizes) <= 100 - 8  # a batch of the others
+    assert beside[0] == beside[1]
+    assert beside[0]["backward"] == 0 and 0 <= beside[0]["forward"] < 10  # of one row, to see what comes out
 
 
 def test_the_weight_of_guesses_rises_with_the_steps(monkeypatch):
