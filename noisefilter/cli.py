@@ -49,6 +49,7 @@ def build_app() -> typer.Typer:
     from noisefilter.audit.command import audit
     from noisefilter.audit.plant import noise
     from noisefilter.training.command import train
+    from noisefilter.training.predict import predict
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
     about = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version.")
@@ -60,7 +61,7 @@ def build_app() -> typer.Typer:
         """
 
     app.callback()(noisefilter)
-    for command in (audit, apply, train, noise):
+    for command in (audit, apply, train, predict, noise):
         app.command()(command)
     return app
 

@@ -33,6 +33,7 @@ __all__ = [
     "output_folder",
     "read_flagged",
     "summarize",
+    "write_predictions",
     "write_verdict",
 ]
 
@@ -212,6 +213,37 @@ def write_verdict(folder: Path, source: Source, verdict: Verdict) -> None:
     mask = np.zeros(len(source) if source.store is None else len(source.store), dtype=bool)
     mask[rows[verdict.clean_mask]] = True
     np.save(folder / "clean_mask.npy", mask)
+
+
+def write_predictions(
+    path: Path, source: Source, labels: NDArray[Any], classes: NDArray[Any], probs: NDArray[Any]
+) -> None:
+    """Write a CSV file with a line for each row of a source: what was predicted, and how probable it is.
+
+    Columns are row (its number in the store, from 0), file where rows have names, predicted_label, and proba_
+    before the name of each class. Texts are written as `write_verdict` writes them.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    source : Source
+        The rows.
+    labels : (n,) array
+        What they are predicted as.
+    classes : (K,) array
+        All classes.
+    probs : (n, K) array
+        Their probabilities.
+    """
+    names = [] if source.names is None else [[_defused(escaped(name), "./") for name in source.names]]
+    predicted = [_defused(escaped(str(label)), "'") for label in labels]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        headers = [escaped(f"proba_{label}") for label in classes]
+        table.writerow(["row", *(["file"] if names else []), "predicted_label", *headers])
+        rows = np.arange(len(source)) if source.rows is None else source.rows
+        table.writerows(zip(rows.tolist(), *names, predicted, *probs.T.tolist(), strict=True))
 
 
 def _frame(source: Source, verdict: Verdict) -> pd.DataFrame:

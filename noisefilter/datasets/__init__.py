@@ -82,14 +82,19 @@ def load(
     return loaded(store, reading, verbose=verbose)
 
 
-def opened(source: str | os.PathLike[str], options: Mapping[str, Any]) -> tuple[Store, dict[str, Any]]:
+def opened(
+    source: str | os.PathLike[str], options: Mapping[str, Any], **hints: Any
+) -> tuple[Store, dict[str, Any]]:
     """Open a source with those of the options that opening takes; return the rest, which `loaded` takes.
 
-    Parameters and errors are as in `load`, and every option is known, ``features`` included.
+    Parameters and errors are as in `load`, and every option is known, ``features`` included. Hints are
+    options that a source may do without.
     """
     opener, arguments = _opener(source)
-    opening = {name: value for name, value in options.items() if name in _options(opener)}
-    store = opener(*arguments, **opening)
+    takes = _options(opener)
+    opening = {name: value for name, value in options.items() if name in takes}
+    hinted = {name: value for name, value in hints.items() if name in takes}
+    store = opener(*arguments, **{**hinted, **opening})
     reading = {name: value for name, value in options.items() if name not in opening}
     _check_options(source, {name: reading[name] for name in reading if name != "features"}, store.load)
     return store, reading
@@ -100,15 +105,17 @@ def loaded(
     reading: Mapping[str, Any],
     verbose: bool = False,
     held_out: NDArray[np.bool_] | None = None,
+    **hints: Any,
 ) -> Source:
     """Make the rows of a store numeric, by the options that `opened` returned.
 
-    Nothing is learned about columns from rows that are held out, (N,) bool.
+    Nothing is learned about columns from rows that are held out, (N,) bool. Hints are options that a store
+    may do without.
     """
     if "features" in reading:
         others = {name: reading[name] for name in reading if name != "features"}
         return _with_features(store, reading["features"], **others)
-    known = {"verbose": verbose, "held_out": held_out}
+    known = {"verbose": verbose, "held_out": held_out, **hints}
     takes = _options(store.load)
     return store.load(**reading, **{name: value for name, value in known.items() if name in takes})
 

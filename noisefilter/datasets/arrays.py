@@ -173,15 +173,18 @@ def load_npz(path: str | os.PathLike[str], *, x_key: str = "X", y_key: str = "y"
     return open_npz(path, x_key=x_key, y_key=y_key).load()
 
 
-def open_npz(path: str | os.PathLike[str], *, x_key: str = "X", y_key: str = "y") -> ArrayStore:
-    """Return an ``.npz`` file as a store; see `load_npz`."""
+def open_npz(
+    path: str | os.PathLike[str], *, x_key: str = "X", y_key: str = "y", labeled: bool = True
+) -> ArrayStore:
+    """Return an ``.npz`` file as a store, see `load_npz`; unless ``labeled`` it need hold no labels."""
     path = Path(path)
     if not zipfile.is_zipfile(path):
         found = "a file of another format, or cut short" if path.exists() else "no such file"
         raise InputError(f"{str(path)!r} must be an .npz archive, got {found}.")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            X, y = _array(archive, x_key, "x_key", path), _array(archive, y_key, "y_key", path)
+            X = _array(archive, x_key, "x_key", path)
+            y = _array(archive, y_key, "y_key", path) if labeled else np.full(X.shape[:1], "")
     except InputError:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
@@ -191,7 +194,8 @@ def open_npz(path: str | os.PathLike[str], *, x_key: str = "X", y_key: str = "y"
             f"{x_key} and {y_key} in {str(path)!r} must be rows and as many labels, got the shapes {X.shape} "
             f"and {y.shape}."
         )
-    description = f"{path.name}: {x_key} {X.shape} {X.dtype}, {y_key} {y.shape} {y.dtype}"
+    description = f"{path.name}: {x_key} {X.shape} {X.dtype}"
+    description += f", {y_key} {y.shape} {y.dtype}" if labeled else ""
     return ArrayStore(X, y, description, (x_key, y_key))
 
 

@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from noisefilter.errors import InputError
+from noisefilter.errors import InputError, InputTypeError
 
-__all__ = ["MISSING", "Prepared", "as_names", "check_columns", "named", "numeric"]
+__all__ = ["MISSING", "Columns", "Prepared", "as_names", "check_columns", "named", "numeric"]
 
 # What pandas.read_csv takes for missing.
 _NA = "|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
@@ -31,6 +32,9 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _NAMED = 30
 _REASONS = 5
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What a column can be read as.
+_NUMBERS, _FLAGS, _CATEGORIES = "numbers", "true or false", "categories"
+_DATES, _TIMES = "dates, as days", "times, as days"
 
 
 class Prepared(NamedTuple):
@@ -44,14 +48,88 @@ class Prepared(NamedTuple):
         Every column in its order, with what was done to it.
     left_out : list of str
         The columns that are not in ``X``, and why.
-    transformer : ColumnTransformer
-        Which made ``X`` of the columns after they had been read as numbers, dates or categories.
+    columns : Columns
+        Makes more rows numeric in the same way.
     """
 
     X: NDArray[np.float32]
     preparation: list[tuple[str, str]]
     left_out: list[str]
-    transformer: ColumnTransformer
+    columns: Columns
+
+
+class Columns(TransformerMixin, BaseEstimator):
+    """Makes more rows numeric as `numeric` made the first ones; a fitted transformer of DataFrames.
+
+    Each column is read as it was read before. Categories that were not there before are none of those known,
+    and columns that were left out need not be there.
+
+    Parameters
+    ----------
+    kinds : dict of str to str
+        What each column that is used was read as.
+    missing : tuple of str
+        What else means a missing cell; see `numeric`.
+    transformer : ColumnTransformer
+        Fitted; makes numbers of the columns that were read.
+    """
+
+    def __init__(self, kinds: dict[str, str], missing: tuple[str, ...], transformer: ColumnTransformer):
+        self.kinds = kinds
+        self.missing = missing
+        self.transformer = transformer
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Return self: it is fitted."""
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def transform(self, X: pd.DataFrame) -> NDArray[np.float32]:
+        """Make the rows of a frame numeric, (n, d); errors are those of `read`."""
+        if not isinstance(X, pd.DataFrame):
+            raise InputTypeError(
+                f"X must be a DataFrame with the columns {named(list(self.kinds))}, got an object of type "
+                f"{type(X).__name__}."
+            )
+        return self.read(X, name="X")
+
+    def read(
+        self,
+        frame: pd.DataFrame,
+        *,
+        decimal: Literal[".", ","] = ".",
+        rows: NDArray[np.intp] | None = None,
+        place: Callable[[int], str] = "row {}".format,
+        name: str = "the table",
+    ) -> NDArray[np.float32]:
+        """Make the rows of a frame numeric, (n, d).
+
+        Parameters
+        ----------
+        frame : (n, columns) DataFrame
+            Has all columns of ``kinds``; others are not looked at.
+        decimal, rows, place, name
+            See `numeric`.
+
+        Raises
+        ------
+        InputError
+            If a column is not there, or holds something else than before.
+        """
+        absent = [column for column in self.kinds if column not in frame.columns]
+        if absent:
+            raise InputError(
+                f"{name} must have the columns {named(list(self.kinds))}, got none called {named(absent)}."
+            )
+        rows = np.arange(len(frame)) if rows is None else rows
+        reader = _Reader(self.missing, decimal, rows, np.ones(len(frame), dtype=bool), place, name)
+        values = {
+            column: pd.Series(reader.again(column, frame[column], kind))
+            for column, kind in self.kinds.items()
+        }
+        return np.asarray(self.transformer.transform(pd.DataFrame(values)), dtype=np.float32)
 
 
 def numeric(
@@ -137,7 +215,8 @@ def numeric(
     fitted = transformer.fit(values if held_out is None else values[seen])
     X = np.asarray(fitted.transform(values), dtype=np.float32)
     preparation = [(c.name, c.done if c.values is not None else f"left out: {c.reason}") for c in columns]
-    return Prepared(X, preparation, left_out, transformer)
+    kinds = {column.name: column.kind for column in used.values()}
+    return Prepared(X, preparation, left_out, Columns(kinds, missing, transformer))
 
 
 def as_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -198,6 +277,7 @@ class _Column(NamedTuple):
 
     name: str
     values: NDArray[Any] | None = None
+    kind: str = ""
     treatment: str = ""
     done: str = ""
     reason: str = ""
@@ -232,7 +312,7 @@ class _Reader:
             return self.left_out(name, f"holds {nested}")
         typed = None if forced else _typed(cells)
         if typed is not None:
-            return self._numbers(name, *typed)
+            return self._numbers(name, *typed, typed[1])
         texts = self._texts(cells)
         if not (texts.codes[self.seen] >= 0).any():
             return self.left_out(name, "every cell is missing")
@@ -241,10 +321,54 @@ class _Reader:
         spelled, what = self._spelled(texts.values)
         self._refuse_mixed(name, texts, np.isnan(spelled))
         flags, days = _flags(texts.values), _days(texts.values)
-        for parsed, called in ((spelled, what), (flags, "true or false"), (days, "dates, as days")):
+        for parsed, kind, called in (
+            (spelled, _NUMBERS, what), (flags, _FLAGS, _FLAGS), (days, _DATES, _DATES)
+        ):  # fmt: skip
             if not np.isnan(parsed).any():
-                return self._numbers(name, texts.cells(parsed, np.nan), called)
+                return self._numbers(name, texts.cells(parsed, np.nan), kind, called)
         return self._categories(name, texts, forced)
+
+    def again(self, name: str, cells: pd.Series, kind: str) -> NDArray[Any]:
+        """Return the values of a column that was read as this kind before."""
+        nested = _nested(cells)
+        if nested:
+            raise self._other_kind(name, kind, nested)
+        typed = None if kind == _CATEGORIES else _typed(cells)
+        if typed is not None:
+            return self._finite(name, self._of_kind(name, kind, *typed))
+        texts = self._texts(cells)
+        if kind == _CATEGORIES:
+            return texts.cells(texts.values, np.nan)
+        return self._finite(name, texts.cells(self._parsed(name, texts, kind), np.nan))
+
+    def _of_kind(self, name: str, kind: str, values: NDArray[Any], found: str) -> NDArray[Any]:
+        """Return typed values, where flags and numbers are the same; an empty column is of every kind."""
+        plain = (_NUMBERS, _FLAGS)
+        if found == kind or (found in plain and kind in plain) or np.isnan(values).all():
+            return values
+        raise self._other_kind(name, kind, found)
+
+    def _parsed(self, name: str, texts: _Texts, kind: str) -> NDArray[np.float64]:
+        """Return what each text spells."""
+
+        def parse(some: NDArray[Any]) -> NDArray[np.float64]:
+            if kind == _NUMBERS:
+                return self._spelled(some)[0]
+            if kind == _FLAGS:
+                return _flags(some)
+            return _days(some) if kind == _DATES else np.full(len(some), np.nan)  # no text spells a duration
+
+        parsed = parse(texts.values)
+        if not np.isnan(parsed).any():
+            return parsed
+        strange = np.array([np.isnan(parse(texts.values[[i]])[0]) for i in range(len(texts.values))])
+        first = int(np.argmax(texts.cells(strange, False) & (texts.codes >= 0)))
+        text = texts.values[texts.codes[first]]
+        raise self._other_kind(name, kind, f"{text[:40]!r} ({self._where(first)})")
+
+    def _other_kind(self, name: str, kind: str, found: str) -> InputError:
+        what = kind.partition(",")[0]
+        return InputError(f"column {name!r} of {self.table} must hold {what}, as in training, got {found}.")
 
     def left_out(self, name: str, reason: str) -> _Column:
         """Return a column that is not used."""
@@ -285,10 +409,9 @@ class _Reader:
     def _where(self, position: int) -> str:
         return self.place(int(self.rows[position]))
 
-    def _numbers(self, name: str, values: NDArray[np.float64], what: str) -> _Column:
+    def _finite(self, name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return numbers with NaN where they stand for a missing cell, if none is too large."""
         values = np.where(np.isin(values, _floats(np.array(self.missing, dtype=object))), np.nan, values)
-        seen = values[self.seen]
-        known = seen[~np.isnan(seen)]
         too_large = np.abs(values) > _LARGEST
         if too_large.any():
             first = int(np.argmax(too_large))
@@ -297,6 +420,12 @@ class _Reader:
                 f"({self._where(first)}). --missing {values[first]:g} treats it as missing, --drop "
                 f"{_quoted(name)} leaves the column out."
             )
+        return values
+
+    def _numbers(self, name: str, values: NDArray[np.float64], kind: str, what: str) -> _Column:
+        values = self._finite(name, values)
+        seen = values[self.seen]
+        known = seen[~np.isnan(seen)]
         if not len(known):
             return self.left_out(name, "every cell is missing")
         n_missing = len(seen) - len(known)
@@ -305,7 +434,7 @@ class _Reader:
         if not n_missing and _counts(seen, self.rows[self.seen]):
             return self.left_out(name, "counts the rows, which gives the labels of a sorted table away")
         imputed = f", {n_missing:,} missing by their median and marked" if n_missing else ""
-        return _Column(name, values, "numbers", f"{what}{imputed}, scaled")
+        return _Column(name, values, kind, "numbers", f"{what}{imputed}, scaled")
 
     def _categories(self, name: str, texts: _Texts, forced: bool) -> _Column:
         codes = texts.codes[self.seen]
@@ -322,8 +451,9 @@ class _Reader:
         how = "a column each" if n_texts <= _ONE_HOT else "numbered and scaled"
         own = f", {n_missing:,} missing as one of their own" if n_missing else ""
         return _Column(
-            name, texts.cells(texts.values, np.nan), treatment, f"{n_texts} categories{own}, {how}"
-        )
+            name, texts.cells(texts.values, np.nan), _CATEGORIES, treatment,
+            f"{n_texts} categories{own}, {how}",
+        )  # fmt: skip
 
 
 def _nested(cells: pd.Series) -> str:
@@ -338,14 +468,14 @@ def _typed(cells: pd.Series) -> tuple[NDArray[np.float64], str] | None:
     """Return columns that are numbers by their type, and what to call them; or None."""
     if pd.api.types.is_datetime64_any_dtype(cells.dtype):
         utc = pd.to_datetime(cells, utc=True).dt.tz_localize(None)
-        return _in_days(utc.to_numpy(dtype="datetime64[us]") - np.datetime64(0, "us")), "dates, as days"
+        return _in_days(utc.to_numpy(dtype="datetime64[us]") - np.datetime64(0, "us")), _DATES
     if pd.api.types.is_timedelta64_dtype(cells.dtype):
-        return _in_days(cells.to_numpy(dtype="timedelta64[us]")), "times, as days"
+        return _in_days(cells.to_numpy(dtype="timedelta64[us]")), _TIMES
     is_flag, is_number = pd.api.types.is_bool_dtype(cells.dtype), pd.api.types.is_numeric_dtype(cells.dtype)
     if isinstance(cells.dtype, pd.CategoricalDtype) or not (is_flag or is_number):
         return None
     numbers = np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
-    return numbers, "true or false" if is_flag else "numbers"
+    return numbers, _FLAGS if is_flag else _NUMBERS
 
 
 def _in_days(times: NDArray[np.timedelta64]) -> NDArray[np.float64]:

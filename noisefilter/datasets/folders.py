@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -83,21 +84,27 @@ class FolderStore(Store):
     ----------
     root : str or path
         The folder.
+    labeled : bool, default=True
+        If False sub-folders are no classes: all images below the folder are rows, and every row has an empty
+        text for a label.
 
     Raises
     ------
     InputError
-        If there are fewer than two class folders with images.
+        If there are fewer than two class folders with images, or without labels no image.
     """
 
     kind = "images"
 
-    def __init__(self, root: str | os.PathLike[str]):
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str], *, labeled: bool = True):
+        self.root, self.labeled = Path(root), labeled
         self.names: list[str]
-        self.names, self.left_out = _image_names(self.root)
-        self.labels = _labels(self.root, self.names, self.left_out)
+        self.names, self.left_out = _image_names(self.root) if labeled else _all_images(self.root)
+        self.labels = self._labels_of(self.names, self.left_out)
         self.description = f"{len(self.names):,} images in {self.root.name or self.root}/"
+
+    def _labels_of(self, names: list[str], others: Sequence[str]) -> NDArray[np.str_]:
+        return _labels(self.root, names, others) if self.labeled else np.full(len(names), "")
 
     def load(  # type: ignore[override]
         self,
@@ -123,7 +130,7 @@ class FolderStore(Store):
         seen = f"as {X.shape[1]} x {X.shape[1]} pixels" if backbone is None else f"as {backbone} sees them"
         return Source(
             X=X,
-            y=_labels(self.root, names, left_out),
+            y=self._labels_of(names, left_out),
             names=names,
             kind="images",
             description=f"{len(names):,} images in {self.root.name or self.root}/, {seen}",
@@ -228,6 +235,18 @@ def _image_names(root: Path) -> tuple[list[str], list[str]]:
     return names, others
 
 
+def _all_images(root: Path) -> tuple[list[str], list[str]]:
+    """Return the sorted paths of all images below ``root``, and those of all other files."""
+    files = sorted(file.relative_to(root).as_posix() for file in _files_below(root))
+    is_image = [PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES for file in files]
+    names = [file for file, is_one in zip(files, is_image, strict=True) if is_one]
+    others = [file for file, is_one in zip(files, is_image, strict=True) if not is_one]
+    if not names:
+        found = f"only {listed(others)}" if others else "an empty folder"
+        raise InputError(f"{str(root)!r} must hold images, got {found}.")
+    return names, others
+
+
 def _listdir(folder: Path) -> list[str]:
     try:
         return [name for name in os.listdir(folder) if not name.startswith(".")]
@@ -263,7 +282,7 @@ def _check_no_splits(root: Path, names: list[str], classes: list[str]) -> None:
         )
 
 
-def _labels(root: Path, names: list[str], others: list[str]) -> NDArray[np.str_]:
+def _labels(root: Path, names: list[str], others: Sequence[str]) -> NDArray[np.str_]:
     """Return the class of each path, after checking that there are two classes at least."""
     labels = np.array([name.partition("/")[0] for name in names], dtype=np.str_)
     classes = sorted(set(labels.tolist()))

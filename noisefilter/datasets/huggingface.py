@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
+    from noisefilter.datasets.columns import Columns, Prepared
+
 __all__ = ["HubStore", "is_saved_dataset"]
 
 _LABEL_NAMES = frozenset({"label", "labels", "target", "class", "y"})
@@ -53,6 +55,8 @@ class HubStore(Store):
         The column of the pictures, where there are several. Without pictures, the columns are a table.
     categorical, drop, missing : sequence of str, default=()
         How columns become numeric; see :func:`noisefilter.datasets.columns.numeric`.
+    labeled : bool, default=True
+        If False no column is looked at as labels, and every row has an empty text for one.
 
     Raises
     ------
@@ -73,17 +77,18 @@ class HubStore(Store):
         categorical: Sequence[str] = (),
         drop: Sequence[str] = (),
         missing: Sequence[str] = (),
+        labeled: bool = True,
     ):
         self.path = Path(path)
         self.dataset = _read(_folder(self.path, split), self.path)
-        self.label = _label_column(self.dataset.features, label, self.path)
+        self.label = _label_column(self.dataset.features, label, self.path) if labeled else ""
         self.image = _image_column(self.dataset.features, image, self.path)
         self.kind = "images" if self.image else "table"
         self.categorical, self.drop, self.missing = categorical, drop, missing
         for option, value in {"categorical": categorical, "drop": drop, "missing": missing}.items():
             if self.image and len(value):
                 raise ParameterError(f"{option} must be left out for a data set of pictures, got {value!r}.")
-        self.labels = self._names_of_labels()
+        self.labels = self._names_of_labels() if labeled else np.full(len(self.dataset), "")
         split_name = f"/{split}" if split else ""
         self.description = f"{len(self.labels):,} rows in {self.path.name or self.path}{split_name}"
 
@@ -109,12 +114,13 @@ class HubStore(Store):
         image_size: int | None = None,
         skip_unreadable: bool = False,
         held_out: NDArray[np.bool_] | None = None,
+        columns: Columns | None = None,
         verbose: bool = False,
     ) -> Source:
         """Decode the pictures as folders do, see `load_image_folder`; or make the columns numeric.
 
         Rows without a label are skipped like pictures that cannot be read. Nothing is learned about columns
-        from rows that are held out, (N,) bool.
+        from rows that are held out, (N,) bool, nor where there are ``columns`` of other rows to go by.
         """
         rows, left_out = self.usable(skip_unreadable)
         preparation: Sequence[tuple[str, str]] = ()
@@ -124,8 +130,12 @@ class HubStore(Store):
                     raise ParameterError(
                         f"{option} must be left out for rows without pictures, got {value!r}."
                     )
-            X, preparation, columns = self._numeric(rows, held_out)
-            left_out += columns
+            if columns is None:
+                prepared, others = self._numeric(rows, held_out)
+                X, preparation, columns = prepared.X, prepared.preparation, prepared.columns
+                left_out += [*prepared.left_out, *others]
+            else:
+                X = columns.read(self._frame(self._plain(), rows), rows=rows, name=repr(str(self.path)))
         else:
             X, read = read_all(
                 lambda i: self._open(int(rows[i])),
@@ -139,7 +149,7 @@ class HubStore(Store):
         y = np.array(self.labels[rows].tolist())
         return Source(
             X, y, None, self.kind, self.description, left_out=left_out, rows=rows, store=self,
-            preparation=preparation,
+            preparation=preparation, columns=columns,
         )  # fmt: skip
 
     def _unreadable(self, rows: NDArray[np.intp], skip: bool) -> list[str]:
@@ -153,7 +163,7 @@ class HubStore(Store):
 
     def _numeric(
         self, rows: NDArray[np.intp], held_out: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[Any], list[tuple[str, str]], list[str]]:
+    ) -> tuple[Prepared, list[str]]:
         from noisefilter.datasets.columns import as_names, numeric
 
         features, plain = self.dataset.features, self._plain()
@@ -178,7 +188,7 @@ class HubStore(Store):
             raise InputError(
                 f"{error} Text can be judged by an embedding of it: features (--features) names an .npy file."
             ) from error
-        return prepared.X, list(prepared.preparation), [*prepared.left_out, *left_out]
+        return prepared, left_out
 
     def _plain(self) -> list[str]:
         """Return the columns that hold one value a cell, without the label."""

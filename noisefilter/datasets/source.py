@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
+    from noisefilter.datasets.columns import Columns
+
 __all__ = ["Source", "Store", "is_missing", "listed"]
 
 _NAMES_SHOWN = 5
@@ -31,7 +33,7 @@ class Store(ABC):
     Attributes
     ----------
     labels : (N,) array
-        As stored, in the order of the rows.
+        As stored, in the order of the rows; empty texts where it was opened without labels.
     names : list of N str or None
         Files, with ``/``, below the root of a folder; None where rows have numbers only.
     description : str
@@ -153,6 +155,8 @@ class Source:
         Where they came from.
     preparation : list of (str, str), optional
         How each column became numeric: its name, and what was done.
+    columns : Columns, optional
+        Makes more rows numeric in the same way, where rows are those of a table.
     """
 
     X: NDArray[Any]
@@ -165,6 +169,7 @@ class Source:
     rows: NDArray[np.intp] | None = None
     store: Store | None = None
     preparation: Sequence[tuple[str, str]] = ()
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         if self.rows is None:

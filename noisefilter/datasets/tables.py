@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from noisefilter.datasets.columns import Prepared, as_names, check_columns, named, numeric
+from noisefilter.datasets.columns import Columns, Prepared, as_names, check_columns, named, numeric
 from noisefilter.datasets.source import Source, Store, is_missing, listed
 from noisefilter.errors import InputError
 
-__all__ = ["ColumnStore", "Prepared", "StackedTables", "TableStore", "numeric"]
+__all__ = ["ColumnStore", "Prepared", "TableStore", "numeric"]
 
 _LONGEST_CELL = 16_000_000  # characters; beyond, a quote has swallowed the file
 _LABEL_NAMES = frozenset({"label", "labels", "target", "class", "y"})
@@ -47,13 +47,15 @@ class ColumnStore(Store):
         The column of the labels. By default the one called label, labels, target, class or y.
     categorical, drop, missing : sequence of str, default=()
         See `numeric`.
+    labeled : bool, default=True
+        If False no column is looked at as labels, and every row has an empty text for one.
 
     Attributes
     ----------
     table : pyarrow.Table
         As given.
     label : str
-        The column of the labels.
+        The column of the labels; empty where there is none.
 
     Raises
     ------
@@ -76,23 +78,26 @@ class ColumnStore(Store):
         categorical: Sequence[str] = (),
         drop: Sequence[str] = (),
         missing: Sequence[str] = (),
+        labeled: bool = True,
     ):
         self.table, self.name = table, name
         self.categorical, self.drop, self.missing = as_names(categorical), as_names(drop), as_names(missing)
         _check_names(table.column_names, repr(name))
         if not len(table):
             raise InputError(f"{name!r} must have rows below its columns, got none.")
-        self.label = _label_column(table.column_names, label, repr(name))
+        self.label = _label_column(table.column_names, label, repr(name)) if labeled else ""
         self._features = [column for column in table.column_names if column != self.label]
         reasons = {name: _unreadable(table.schema.field(name).type) for name in self._features}
         self._unusable = {name: reason for name, reason in reasons.items() if reason}
         check_columns("categorical", self.categorical, self._features, repr(name))
         check_columns("drop", self.drop, self._features, repr(name))
+        self.description = f"{name}: {len(table):,} rows, {len(self._features):,} columns"
+        if not labeled:
+            self.labels, self._without_label = np.full(len(table), ""), np.zeros(len(table), dtype=bool)
+            return
         what = f"column {self.label!r} of {name!r}"
         self.labels, self._without_label = _labels(table[self.label], self.missing, what, self.untyped)
-        self.description = (
-            f"{name}: {len(table):,} rows, {len(self._features):,} columns, label {self.label!r}"
-        )
+        self.description += f", label {self.label!r}"
 
     def _place(self, row: int) -> str:
         return f"row {row}"
@@ -107,7 +112,11 @@ class ColumnStore(Store):
         return table.to_pandas(ignore_metadata=True, date_as_object=False)
 
     def load(  # type: ignore[override]
-        self, *, skip_unreadable: bool = False, held_out: NDArray[np.bool_] | None = None
+        self,
+        *,
+        skip_unreadable: bool = False,
+        held_out: NDArray[np.bool_] | None = None,
+        columns: Columns | None = None,
     ) -> Source:
         """Make the columns numeric; see `numeric`.
 
@@ -117,6 +126,8 @@ class ColumnStore(Store):
             Go on without rows that have no label, and name them in ``left_out``.
         held_out : (N,) bool array, optional
             Rows from which nothing is learned about the columns; see `numeric`.
+        columns : Columns, optional
+            Makes the columns numeric as those of other rows were.
 
         Raises
         ------
@@ -125,6 +136,14 @@ class ColumnStore(Store):
         """
         rows, left_out = self.usable(skip_unreadable)
         labels = np.array(self.labels[rows].tolist())  # of the type they have without a missing one
+        if columns is not None:
+            X = columns.read(
+                self._frame(rows), decimal=self.decimal, rows=rows, place=self._place, name=repr(self.name)
+            )
+            return Source(
+                X, labels, None, "table", self.description, left_out=left_out, rows=rows, store=self,
+                columns=columns,
+            )  # fmt: skip
         if (labels == labels[:1]).all():
             raise InputError(
                 f"column {self.label!r} of {self.name!r} must hold two classes at least, got "
@@ -152,6 +171,7 @@ class ColumnStore(Store):
             rows=rows,
             store=self,
             preparation=prepared.preparation,
+            columns=prepared.columns,
         )
 
     def usable(self, skip_unreadable: bool = False) -> tuple[NDArray[np.intp], list[str]]:
@@ -184,6 +204,8 @@ class TableStore(ColumnStore):
         The column of the labels. By default the one called label, labels, target, class or y.
     categorical, drop, missing : sequence of str, default=()
         See `numeric`.
+    labeled : bool, default=True
+        If False no column is looked at as labels.
 
     Raises
     ------
@@ -199,6 +221,7 @@ class TableStore(ColumnStore):
         categorical: Sequence[str] = (),
         drop: Sequence[str] = (),
         missing: Sequence[str] = (),
+        labeled: bool = True,
     ):
         self.path = Path(path)
         self.suffixes = (self.path.suffix.lower(),)
@@ -213,8 +236,9 @@ class TableStore(ColumnStore):
             table = self._text.table
             self.untyped, self.decimal = True, "," if self._text.delimiter == ";" else "."
         super().__init__(
-            table, self.path.name, label=label, categorical=categorical, drop=drop, missing=missing
-        )
+            table, self.path.name, label=label, categorical=categorical, drop=drop, missing=missing,
+            labeled=labeled,
+        )  # fmt: skip
 
     def _place(self, row: int) -> str:
         return f"line {self._text.lines[row]}" if self._text else super()._place(row)
@@ -237,53 +261,6 @@ class TableStore(ColumnStore):
             _write_text(out, table, self._text)
         else:
             pq.write_table(table, out)
-
-
-class StackedTables(ColumnStore):
-    """A table with the rows of another one below its own: what makes columns numeric sees both as one.
-
-    Parameters
-    ----------
-    first, second : TableStore
-        Their columns have the same names, in any order, and the same types. How columns are read is said by
-        the first.
-
-    Raises
-    ------
-    InputError
-        If columns differ.
-    """
-
-    def __init__(self, first: TableStore, second: TableStore):
-        self.first, self.second = first, second
-        self.untyped, self.decimal = first.untyped, first.decimal
-        names = first.table.column_names
-        differ = sorted(set(names) ^ set(second.table.column_names))
-        if differ:
-            raise InputError(
-                f"{second.name!r} must have the columns of {first.name!r}, got a difference in "
-                f"{listed(differ)}."
-            )
-        try:
-            below = second.table.select(names).cast(first.table.schema)
-        except (pa.ArrowException, ValueError) as error:
-            raise InputError(
-                f"The columns of {second.name!r} must have the types they have in {first.name!r}, got an "
-                f"error: {' '.join(str(error).split()):.200}."
-            ) from error
-        super().__init__(
-            pa.concat_tables([first.table, below]), first.name, label=first.label,
-            categorical=first.categorical, drop=first.drop, missing=first.missing,
-        )  # fmt: skip
-
-    def _place(self, row: int) -> str:
-        if row < len(self.first):
-            return self.first._place(row)
-        return f"{self.second._place(row - len(self.first))} of {self.second.name!r}"
-
-    def write(self, out: Path, rows: NDArray[np.intp], labels: NDArray[Any]) -> None:
-        """Write rows of the first table alone."""
-        self.first.write(out, rows, labels)
 
 
 class _Text(NamedTuple):

@@ -25,6 +25,7 @@ from noisefilter.datasets import Source
 from noisefilter.errors import InputError, ParameterError
 from noisefilter.training.held_out import Held, check_held, read_held
 from noisefilter.training.methods import FILTERS, METHODS, check_methods, made
+from noisefilter.training.predict import MODEL, trained_on, write_model
 
 _HOW, _TEST, _RUN = "How to train", "What to measure it on", "Where it goes on"
 _FREE = ("checkpoint_dir", "device", "random_state", "verbose")  # said elsewhere, or of no consequence
@@ -131,18 +132,20 @@ def train(
         settings = {
             "max_epochs": epochs, "batch_size": batch_size, "lr": lr, "channels": channels, "device": device,
         }  # fmt: skip
-        again = opt.again(typed) + opt.again_digits(source, noise, noise_kind, random_state)
-        run = Run(source, out, method, filter, settings, random_state, checkpoint_dir or out / "checkpoints",
-                  fresh, thumbnails, verbose, context.obj or (), again)  # fmt: skip
-        _run(run, Held(test, test_split, test_share, random_state), typed, truth, (noise, noise_kind))
+        checkpoints = checkpoint_dir or out / TRAINING.kept
+        run = Run(source, out, typed, (noise, noise_kind), method, filter, settings, random_state,
+                  checkpoints, fresh, thumbnails, verbose, context.obj or ())  # fmt: skip
+        _run(run, Held(test, test_split, test_share, random_state), truth)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was typed, as far as it does not say how to read the source."""
+    """What was typed."""
 
     source: str
     out: Path
+    typed: Mapping[str, Any]  # how to read the source
+    noise: tuple[float | None, str | None]  # rate and kind, for digits
     method: str
     filter: str
     settings: Mapping[str, Any]  # parameters of the trainer; None is its default
@@ -152,7 +155,6 @@ class Run:
     thumbnails: int
     verbose: bool
     words: Sequence[str]  # the command line
-    again: Sequence[str]  # the options that `apply` needs too
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -160,20 +162,19 @@ class Run:
         """How long it has been going."""
         return time.perf_counter() - self.started
 
+    @property
+    def again(self) -> list[str]:
+        """The options that `apply` needs too."""
+        return opt.again(self.typed) + opt.again_digits(self.source, *self.noise, self.random_state)
 
-def _run(
-    run: Run,
-    held: Held,
-    typed: Mapping[str, Any],
-    truth: Path | None,
-    noise: tuple[float | None, str | None],
-) -> None:
+
+def _run(run: Run, held: Held, truth: Path | None) -> None:
     """Train, write what came out, and say so."""
-    _check_cheap(run, held, typed)
-    store, reading = datasets.opened(run.source, typed)
-    store = opt.planted(store, run.source, *noise, run.random_state)
+    _check_cheap(run, held)
+    store, reading = datasets.opened(run.source, run.typed)
+    store = opt.planted(store, run.source, *run.noise, run.random_state)
     known = store.truth if truth is None else read_truth(truth, store)
-    data, tested = read_held(held, run.source, store, reading, typed, known, run.verbose)
+    data, tested = read_held(held, run.source, store, reading, run.typed, known, run.verbose)
     with _left_tidy(run):
         trainer = _fitted(run, data, tested)
     _write(run, held, data, tested, trainer)
@@ -181,11 +182,11 @@ def _run(
         _show(run, data, trainer)
 
 
-def _check_cheap(run: Run, held: Held, typed: Mapping[str, Any]) -> None:
+def _check_cheap(run: Run, held: Held) -> None:
     """Refuse what can be seen to be wrong before the source is opened."""
     opt.check_extra()
     check_methods(run.method, run.filter)
-    check_held(held, run.source, typed)
+    check_held(held, run.source, run.typed)
     folder = check_output(run.out, TRAINING)
     check_apart(run.source, folder)
     check_apart(run.source, run.checkpoint_dir, "checkpoint_dir")
@@ -248,6 +249,7 @@ def _write(run: Run, held: Held, data: Source, tested: Source | None, trainer: A
         write_verdict(folder, data, trainer.verdict_)
         write_history(folder / "history.csv", trainer.history_)
         write_training(folder / "training.html", trained)
+        write_model(folder / MODEL, data, trainer)
 
 
 def _report(run: Run, data: Source, trainer: Any) -> Any:
@@ -304,6 +306,7 @@ def _about(run: Run, data: Source, trainer: Any) -> dict[str, Any]:
         "fingerprint": None if data.store is None else data.store.fingerprint,
         "left_out": list(data.left_out),
         "counts": {name: facts[name] for name in counts},
+        "rows": trained_on(data, run.typed)._asdict(),
     }
 
 

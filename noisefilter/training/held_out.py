@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from noisefilter import datasets
 from noisefilter.audit import options as opt
-from noisefilter.datasets import HubStore, Source, Store
+from noisefilter.datasets import Source, Store
 from noisefilter.datasets.source import listed
 from noisefilter.errors import InputError, ParameterError
 
@@ -169,12 +169,21 @@ def read_held(
         )
     if tested.truth is not None:
         tested = replace(tested, y=tested.truth)
-    unseen = sorted(set(tested.y.tolist()) - set(data.y.tolist()), key=str)
+    return data, replace(tested, y=_among(tested.y, data.y))
+
+
+def _among(labels: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as they are called among those known: in a file where all are numbers, 1 is no text."""
+    classes = set(known.tolist())
+    texts = {str(label): label for label in classes}
+    renamed = [label if label in classes else texts.get(str(label)) for label in labels.tolist()]
+    unseen = {label for label, new in zip(labels.tolist(), renamed, strict=True) if new is None}
     if unseen:
         raise InputError(
-            f"Labels of rows to test on must be among those to train on, got {listed(unseen)} besides."
+            "Labels of rows to test on must be among those to train on, got "
+            f"{listed(sorted(unseen, key=str))} besides."
         )
-    return data, tested
+    return np.array(renamed)
 
 
 def _with_truth(data: Source, truth: NDArray[Any] | None) -> Source:
@@ -199,22 +208,5 @@ def _another(
     other, other_reading = datasets.opened(name, options)
     if store.kind != other.kind or type(store) is not type(other):
         raise InputError(f"test must be a source of the same kind as {source!r}, got {name!r}.")
-    if isinstance(store, HubStore) and store.kind == "table":
-        raise InputError(
-            f"test must be left out for a Hugging Face data set without pictures, got {name!r}. --test-share "
-            "holds rows of the source out instead."
-        )
-    if hasattr(store, "table"):
-        return _stacked(store, other, reading, verbose)
-    return datasets.loaded(store, reading, verbose), datasets.loaded(other, other_reading, verbose)
-
-
-def _stacked(store: Any, other: Any, reading: Mapping[str, Any], verbose: bool) -> tuple[Source, Source]:
-    """Make the columns of two tables numeric by what the first one holds."""
-    from noisefilter.datasets.tables import StackedTables  # pandas takes a second to import
-
-    both = StackedTables(store, other)
-    data = datasets.loaded(both, reading, verbose, np.arange(len(both)) >= len(store))
-    below = opt.rows_of(data) >= len(store)
-    tested = replace(data.take(below), description=other.description)
-    return replace(data.take(~below), store=store, description=store.description), tested
+    data = datasets.loaded(store, reading, verbose)
+    return data, datasets.loaded(other, other_reading, verbose, columns=data.columns)

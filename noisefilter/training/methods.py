@@ -13,6 +13,7 @@ __all__ = ["FILTERS", "METHODS", "check_methods", "made"]
 # Named, not imported: torch takes seconds to load, and bad input is told before.
 _TRAINERS = {
     "dividemix": ("dividemix", "DivideMixClassifier"),
+    "inn_dividemix": ("inn_dividemix", "INNDivideMixClassifier"),
     "josrc": ("josrc", "JoSRCClassifier"),
 }
 METHODS = tuple(_TRAINERS)

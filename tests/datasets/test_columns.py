@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from noisefilter.datasets.columns import MISSING, numeric
-from noisefilter.errors import InputError
+from noisefilter.errors import InputError, InputTypeError
 
 COLORS = ["red", "blue", "red", "blue"]
 
@@ -248,7 +248,7 @@ def test_hostile_names_and_cells_stay_inside_the_sentence():
 def test_columns_of_X_have_names():
     frame = pd.DataFrame({"n": ["1", "", "2", "9"], "c": COLORS, "m": [f"{k}" for k in (5, 3, 3, 4)]})
     prepared = numeric(frame)
-    assert prepared.transformer.get_feature_names_out().tolist() == [
+    assert prepared.columns.transformer.get_feature_names_out().tolist() == [
         "numbers__n",
         "numbers__m",
         "numbers__missingindicator_n",
@@ -273,3 +273,56 @@ def test_nothing_is_learned_from_rows_held_out():
     size = np.array([1, 4, 4, 9])
     assert both.X[4:, 0] == pytest.approx((np.array([1000, 4]) - size.mean()) / size.std())
     assert both.X[4:, 2:].tolist() == [[0, 0], [0, 1]], "green is not known"
+
+
+KINDS = pd.DataFrame({
+    "size": ["1,5", "4", "", "-9"], "flag": ["true", "False", "", "TRUE"], "color": COLORS,
+    "day": ["2024-01-02", "2024-01-01", "", "2024-01-03"], "code": [1, 2, 1, 3], "same": ["a"] * 4,
+    "since": pd.to_datetime(["2024-01-02", "2024-01-01", None, "2024-01-03"]),
+    "took": pd.to_timedelta([1, 2, None, 5], unit="D"), "on": [True, False, True, True],
+})  # fmt: skip
+
+
+def test_more_rows_are_read_as_the_first_ones_were():
+    prepared = numeric(KINDS, categorical=["code"], missing=["-9"], decimal=",")
+    columns = prepared.columns
+    assert list(columns.kinds) == [name for name in KINDS if name != "same"]
+    others = KINDS[list(columns.kinds)[::-1]].assign(more=["x", "y", "z", "z"])
+    assert np.array_equal(columns.read(others, decimal=","), prepared.X)
+    typed = pd.DataFrame({
+        "size": [1.5, -9], "flag": [True, False], "color": COLORS[:2], "day": [np.nan] * 2, "code": [1, 9],
+        "since": pd.to_datetime(["2024-01-02", None]), "took": [np.nan] * 2, "on": [1, 0],
+    })  # fmt: skip
+    texts = typed.assign(size=["1.5", "-9"], flag=["True", "FALSE"], day=["", "NA"], code=["1", "9"],
+                         since=["2024-01-02", ""], took=["", ""], on=["true", "false"])  # fmt: skip
+    X = columns.transform(typed)
+    assert np.array_equal(X, columns.transform(texts))
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "found"),
+    [
+        ("size", ["1", "many", "2", "x"], r"numbers, as in training, got 'many' \(row 1\)"),
+        ("flag", ["true", "false", "0", "1"], r"true or false, as in training, got '0' \(row 2\)"),
+        ("day", ["2024-01-02", "", "soon", ""], r"dates, as in training, got 'soon' \(row 2\)"),
+        ("since", [1.0, 2.0, 3.0, 4.0], "dates, as in training, got numbers"),
+        ("on", KINDS["since"], "true or false, as in training, got dates, as days"),
+        ("took", ["1 day"] * 4, "times, as in training, got '1 day'"),
+        ("color", [["red"]] * 4, "categories, as in training, got values of the type list"),
+        ("size", ["1e300"] * 4, "finite numbers, got 1e\\+300"),
+    ],
+)
+def test_columns_that_hold_something_else_later_are_refused(column, cells, found):
+    columns = numeric(KINDS, categorical=["code"], missing=["-9"], decimal=",").columns
+    with pytest.raises(InputError, match=f"column '{column}' of X must hold {found}"):
+        columns.transform(KINDS.assign(**{"size": "1", column: cells}))
+
+
+def test_columns_that_are_not_there_later_are_named():
+    columns = numeric(KINDS, categorical=["code"], missing=["-9"], decimal=",").columns
+    with pytest.raises(InputError, match=r"X must have the columns 'size', .*, got none called 'day', 'on'"):
+        columns.transform(KINDS.drop(columns=["day", "on", "same"]))
+    with pytest.raises(
+        InputTypeError, match=r"X must be a DataFrame with the columns 'size', .*, got an object"
+    ):
+        columns.transform(KINDS.to_numpy())

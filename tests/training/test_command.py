@@ -24,8 +24,8 @@ from noisefilter.training.methods import FILTERS, METHODS, made
 ROOT = Path(__file__).parents[2]
 CHILD = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 FILES = [
-    "checkpoints", "clean_mask.npy", "history.csv", "training.html", "training.json", "verdict.csv",
-    "verdict.parquet",
+    "checkpoints", "clean_mask.npy", "history.csv", "model.joblib", "training.html", "training.json",
+    "verdict.csv", "verdict.parquet",
 ]  # fmt: skip
 SHORT = ("--epochs", 3, "--batch-size", 64, "--device", "cpu")
 
@@ -202,6 +202,15 @@ def test_another_table_is_made_numeric_like_the_first(run, tmp_path, fits):
     assert len(np.load(tmp_path / "t" / "clean_mask.npy")) == 120
 
 
+def test_labels_to_test_on_are_called_as_those_to_train_on(run, tmp_path, fits):
+    frame = pd.DataFrame({"size": np.arange(60) % 7, "label": ["1", "2", "x"] * 20})
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    frame[frame["label"] == "2"].to_csv(tmp_path / "test.csv", index=False)  # a number, for all it knows
+    args = ("--test", tmp_path / "test.csv", "--out", tmp_path / "t", *SHORT, "--quiet")
+    assert run("train", tmp_path / "train.csv", *args) == (0, "", "")
+    assert fits[0][3][1].tolist() == ["2"] * 20
+
+
 def test_two_folders_of_photos(run, tmp_path, fits):
     rng = np.random.default_rng(0)
     for folder, n in (("train", 24), ("test", 6)):
@@ -243,7 +252,10 @@ def test_a_split_of_a_hugging_face_data_set(run, tmp_path, fits):
     ("args", "sentence"),
     [
         (["nonsense"], "source must be digits, cifar10, cifar100, an .npz, .csv"),
-        (["rows.npz", "--method", "magic"], "--method must be one of dividemix, josrc, got 'magic'."),
+        (
+            ["rows.npz", "--method", "magic"],
+            "--method must be one of dividemix, inn_dividemix, josrc, got 'magic'.",
+        ),
         (["rows.npz", "--filter", "magic"], "--filter must be one of none, inn, small_loss"),
         (["rows.npz", "--lr", "-1"], "--lr must be"),
         (["rows.npz", "--device", "toaster"], "--device must be"),
@@ -259,7 +271,7 @@ def test_a_split_of_a_hugging_face_data_set(run, tmp_path, fits):
         (["rows.npz", "--test", "t.csv"], "--test must be a source of the same kind as 'rows.npz'"),
         (
             ["t.csv", "--test", "u.csv"],
-            "'u.csv' must have the columns of 't.csv', got a difference in 'a', 'b'.",
+            "'u.csv' must have the columns 'a', got none called 'a'.",
         ),
         (["t.csv", "--test", "v.csv"], "Labels of rows to test on must be among those to train on, got 'z'"),
         (["t.csv", "--features", "e.npy", "--test", "v.csv"], "--features must be left out beside --test"),
