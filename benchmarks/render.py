@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import audit
+import epoch
 import filters
 import openset
 import tables
@@ -144,6 +145,15 @@ def loss_variation() -> str:
     return resumed(variation)
 
 
+def dividemix_epoch() -> str:
+    """What an epoch of DivideMix takes."""
+    found = load("epoch")
+    if found is None:
+        return "Not measured yet."
+    cells = found["cells"]
+    return f"{epoch.table(cells)}\n\n{epoch.passes(cells)}\n\n{machine(found['machine'])}"
+
+
 def small_tables() -> str:
     """Small tables beside cleanlab."""
     found = load("tables")
@@ -153,7 +163,7 @@ def small_tables() -> str:
 SECTIONS = {
     "audit-short": audit_short, "audit": audit_full, "speed": speed, "memorizing": memorizing,
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
-    "openset": open_set, "variation": loss_variation,
+    "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
 }  # fmt: skip
 
 
