@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from noisefilter.judging import judge
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
+    from noisefilter.selfsupervised import SCANClusterer, SimCLR
     from noisefilter.trainers.dividemix import DivideMixClassifier
     from noisefilter.trainers.inn_dividemix import INNDivideMixClassifier
     from noisefilter.trainers.josrc import JoSRCClassifier
@@ -39,8 +40,10 @@ _HOME = {
     "JoSRCSelector": "filters.josrc",
     "LossVariationSelector": "filters.loss_variation",
     "Net": "net",
+    "SCANClusterer": "selfsupervised",
     "ScoreHistogramDisplay": "displays",
     "Signals": "verdict",
+    "SimCLR": "selfsupervised",
     "SmallLossSelector": "filters.small_loss",
     "TransitionMatrixDisplay": "displays",
     "Verdict": "verdict",
@@ -62,8 +65,10 @@ __all__ = [
     "JoSRCSelector",
     "LossVariationSelector",
     "Net",
+    "SCANClusterer",
     "ScoreHistogramDisplay",
     "Signals",
+    "SimCLR",
     "SmallLossSelector",
     "TransitionMatrixDisplay",
     "Verdict",

@@ -280,8 +280,8 @@ def _range(rows: Rows) -> tuple[float, float]:
     """Return the values of black and white: those of bytes, or the least and the greatest there are."""
     if len(rows.shape) != 3:
         raise InputError(
-            f"X must be images, of which random views can be made, got rows of shape {tuple(rows.shape)}. "
-            "Pass an embedding of them where features are asked for."
+            f"X must be images, as there are no published views of other rows, got rows of shape "
+            f"{tuple(rows.shape)}. Pass views= of your own, or use an embedding of the rows as it is."
         )
     if rows.take(torch.zeros(1, dtype=torch.int64, device=rows.device)).dtype == torch.uint8:
         return 0.0, 255.0

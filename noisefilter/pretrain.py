@@ -27,29 +27,35 @@ from noisefilter import __version__, losses
 from noisefilter.augment import Augment, simclr_views, strong_views
 from noisefilter.batches import Rows, count_batches, in_order, shuffled, statistics
 from noisefilter.checkpoint import Checkpoints
-from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
+from noisefilter.errors import InputError, InputTypeError, ParameterError, TrainingDivergedError
 from noisefilter.fingerprints import described, digest, fingerprint
+from noisefilter.models import NetModel, build_model
 from noisefilter.neighbors import nearest
 from noisefilter.net import Net, caught_features, derived_seed, local_seed
 from noisefilter.networks import Standardize
 from noisefilter.progress import Progress
-from noisefilter.states import check_tensors, load_optimizer_state, optimizer_state
+from noisefilter.states import behind, check_tensors, load_optimizer_state, optimizer_state
 
 __all__ = [
     "LEAST_ENTROPY",
     "Clusters",
+    "LinearNetwork",
     "cluster_entropy",
     "encoded",
     "matched_clusters",
     "neighbor_sets",
+    "predicted",
     "reordered",
     "scan_epoch",
     "scan_weights",
     "simclr_weights",
+    "standardize",
+    "untrained_net",
 ]
 
 LEAST_ENTROPY = 0.5  # of log K: clusters whose mean prediction has less have collapsed
 _EVAL_BATCH = 1000
+_RATE_PER_ROW = 0.4 / 512  # of a batch
 _PROJECTED = 128  # numbers that NT-Xent compares
 _LAST_RATE = 1e-3  # of the learning rate, at the end of the cosine: three decays by 0.1, as in SCAN's code
 
@@ -78,8 +84,8 @@ def simclr_weights(
     *,
     epochs: int,
     seed: int,
-    batch_size: int = 512,
-    lr: float = 0.4,
+    batch_size: int | None = None,
+    lr: float | None = None,
     temperature: float = 0.1,
     weight_decay: float = 1e-4,
     views: Augment | None = None,
@@ -106,10 +112,12 @@ def simclr_weights(
         At least 1. The schedule depends on it.
     seed : int
         Of the projection, the order, the views and dropout; the global generators are left as they were.
-    batch_size : int, default=512
-        Rows of a step, at least 2; no more than there are.
-    lr : float, default=0.4
-        Learning rate at the start, greater than 0.
+    batch_size : int, optional
+        Rows of a step, at least 2; no more than there are. Default 256, fewer below 4,096 rows, so that an
+        epoch has about sixteen steps, at least 32. Published: 512.
+    lr : float, optional
+        Learning rate at the start, greater than 0. Default: 0.4 for batches of 512, as published, and in
+        proportion.
     temperature : float, default=0.1
         Of NT-Xent, greater than 0.
     weight_decay : float, default=1e-4
@@ -138,6 +146,8 @@ def simclr_weights(
     TrainingDivergedError
         If the loss stops being finite.
     """
+    batch_size = int(np.clip(len(rows) // 16, 32, 256)) if batch_size is None else batch_size
+    lr = _RATE_PER_ROW * batch_size if lr is None else lr
     _check(epochs=epochs, batch_size=batch_size, lr=lr, weight_decay=weight_decay)
     if not temperature > 0:
         raise ParameterError(f"temperature must be greater than 0, got {temperature!r}.")
@@ -158,10 +168,7 @@ def encoded(net: Net, rows: Rows, weights: Mapping[str, Tensor] | None = None) -
     In float32 and evaluation mode; by other weights than the net's own where they are given, and the net
     stays as it was.
     """
-    module = net.module_
-    if weights is not None:
-        module = copy.deepcopy(net.module_)
-        module.load_state_dict(dict(weights))
+    module = _copied(net, weights)
     kept = []
     with net.answered_by(module), caught_features(module, net.feature_layer) as caught, net.evaluating():
         for index in in_order(rows, _EVAL_BATCH):
@@ -256,7 +263,7 @@ def scan_weights(
         entropy_weight=entropy_weight, views=views, neighbors=neighbors, weights=weights,
     )  # fmt: skip
     _run(course, "SCAN", checkpoint_dir, verbose)
-    probs = _predicted(net, course.module, rows)
+    probs = predicted(net, rows, course.weights())
     entropy = cluster_entropy(probs)
     if entropy < LEAST_ENTROPY:
         warnings.warn(
@@ -335,6 +342,17 @@ def scan_epoch(
         )  # fmt: skip
 
 
+def predicted(net: Net, rows: Rows, weights: Mapping[str, Tensor] | None = None) -> NDArray[np.float32]:
+    """Return the probabilities (n, K) of rows as :func:`encoded` returns their features."""
+    with net.answered_by(_copied(net, weights)), net.evaluating():
+        found = [
+            _log_probs(net, net.outputs(rows.take(index))).exp().cpu()
+            for index in in_order(rows, _EVAL_BATCH)
+        ]
+    probs: NDArray[np.float32] = torch.cat(found).numpy()
+    return probs
+
+
 def cluster_entropy(probs: NDArray[Any]) -> float:
     """Return the entropy of the mean prediction of probabilities (n, K), as a share of log K, in [0, 1].
 
@@ -385,6 +403,69 @@ def reordered(
     return moved
 
 
+class LinearNetwork(nn.Module):
+    """A linear layer on standardized rows: what tells clusters of an embedding apart.
+
+    Parameters
+    ----------
+    n_inputs, n_classes : int
+        Columns d and outputs K.
+    """
+
+    def __init__(self, n_inputs: int, n_classes: int):
+        super().__init__()
+        self.standardize = Standardize((n_inputs,))
+        self.head = nn.Linear(n_inputs, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (b, K)."""
+        logits: Tensor = self.head(self.standardize(x))
+        return logits
+
+
+def untrained_net(
+    estimator: Any, network: type[nn.Module] | None, rows: Rows, n_outputs: int, seed: int
+) -> Net:
+    """Return an initialized net that knows mean and deviation of the rows; its training is somebody else's.
+
+    Raises
+    ------
+    InputTypeError
+        If the prototype is no network, or one that only its own class can train.
+    """
+    settings = {"max_epochs": None, "batch_size": None, "lr": None, "verbose": 0}
+    model = build_model(
+        estimator, rows, n_outputs, network=network, settings=settings, training={}, record=(), seed=seed
+    )
+    if not isinstance(model, NetModel):
+        raise InputTypeError(
+            "estimator must be a skorch NeuralNetClassifier or a noisefilter.Net, as its module is what is "
+            f"trained, got {type(estimator).__name__}."
+        )
+    net = model.net.set_params(random_state=seed).initialize()
+    standardize(net.module_, rows)
+    return net
+
+
+def standardize(module: Any, rows: Rows) -> None:
+    """Let a network of :mod:`noisefilter.networks` know mean and deviation of the rows."""
+    if isinstance(getattr(module, "standardize", None), Standardize):
+        mean, deviation = statistics(rows)
+        if not torch.isfinite(mean).all():
+            raise InputError("X must be finite, got NaN or infinity.")
+        module.standardize.set(mean, deviation)
+
+
+def _copied(net: Net, weights: Mapping[str, Tensor] | None) -> Any:
+    """Return a copy of the module, with other weights where they are given, laid out for convolutions."""
+    module = copy.deepcopy(net.module_)
+    if weights is not None:
+        module.load_state_dict(dict(weights))  # strictly: other weights would pass unnoticed
+    if not any(parameter.dim() == 5 for parameter in module.parameters()):  # of 3-D convolutions
+        module.to(memory_format=torch.channels_last)
+    return module
+
+
 # --- two trainings --------------------------------------------------------------------------------
 
 
@@ -407,16 +488,8 @@ class _Course(ABC):
         self.batch_size = min(settings["batch_size"], len(rows))
         self.views: Augment = settings["views"]
         self.history: list[float] = []
-        self.module = copy.deepcopy(net.module_)
-        if weights is not None:
-            self.module.load_state_dict(dict(weights))  # strictly: other weights would pass unnoticed
-        if isinstance(getattr(self.module, "standardize", None), Standardize):
-            mean, deviation = statistics(rows)
-            if not torch.isfinite(mean).all():
-                raise InputError("X must be finite, got NaN or infinity.")
-            self.module.standardize.set(mean, deviation)
-        if not any(parameter.dim() == 5 for parameter in self.module.parameters()):  # of 3-D convolutions
-            self.module.to(memory_format=torch.channels_last)
+        self.module = _copied(net, weights)
+        standardize(self.module, rows)
 
     @abstractmethod
     def run_epoch(self, generator: torch.Generator, bar: Progress) -> float:
@@ -459,8 +532,8 @@ class _Course(ABC):
         """Go on from where :meth:`state` was asked for."""
         check_tensors(tensors, self._tensors(), {f"optimizer.{name}" for name in rest["remembered"]})
         for name, part in self.parts().items():
-            part.load_state_dict(_behind(name + ".", tensors))
-        load_optimizer_state(self.optimizer, _behind("optimizer.", tensors), rest["optimizer"])
+            part.load_state_dict(behind(name + ".", tensors))
+        load_optimizer_state(self.optimizer, behind("optimizer.", tensors), rest["optimizer"])
         self.history = list(rest["history"])
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -675,17 +748,6 @@ def _log_probs(net: Net, output: Tensor) -> Tensor:
     return torch.log_softmax(output, dim=1)
 
 
-def _predicted(net: Net, module: nn.Module, rows: Rows) -> NDArray[np.float32]:
-    """Return the probabilities (n, K) of a module in evaluation mode and float32."""
-    with net.answered_by(module), net.evaluating():
-        found = [
-            _log_probs(net, net.outputs(rows.take(index))).exp().cpu()
-            for index in in_order(rows, _EVAL_BATCH)
-        ]
-    probs: NDArray[np.float32] = torch.cat(found).numpy()
-    return probs
-
-
 def _last_linear(net: Net, rows: Rows) -> tuple[str, nn.Linear]:
     """Return name and layer of the last linear layer to run."""
     ran: list[tuple[str, nn.Linear]] = []
@@ -719,7 +781,3 @@ def _check(*, epochs: int, batch_size: int, lr: float, weight_decay: float) -> N
         raise ParameterError(f"lr must be greater than 0 and finite, got {lr!r}.")
     if weight_decay < 0:
         raise ParameterError(f"weight_decay must be at least 0, got {weight_decay!r}.")
-
-
-def _behind(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

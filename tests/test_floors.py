@@ -44,7 +44,7 @@ FLOORS = (
         "cotraining",
         "pretrain",
     },
-    {"base", "handover", "recorded", "step", "trained", "trainer"},
+    {"base", "handover", "recorded", "selfsupervised", "step", "trained", "trainer"},
     {"filters"},
     {"trainers"},
     {"compose", "judging", "voting", "datasets", "audit", "training", "cli", "__main__"},
