@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from noisefilter import estimates, splits
+from noisefilter.balance import Mixing
 from noisefilter.batches import Rows, count_batches, picked
 from noisefilter.contrastive import MeanTeacher
 from noisefilter.errors import InputTypeError, TrainingDivergedError
@@ -24,7 +25,7 @@ from noisefilter.models import NetModel, build_model, check_outputs
 from noisefilter.net import Net, local_seed
 from noisefilter.progress import Progress
 from noisefilter.scores import log_probability
-from noisefilter.semisupervised import mixmatch_epoch, ramp
+from noisefilter.semisupervised import Blends, mixmatch_epoch, ramp
 from noisefilter.states import behind, named
 from noisefilter.verdict import Judged
 
@@ -35,6 +36,7 @@ _OFTEN_LABELED = 0.6  # of the rows; only the progress bar reads it
 _BY_HEART = 0.1  # of planted labels, beyond chance
 _TURNED_OVER = 0.5  # of the rows change sides
 _REMEMBERED = 0.9  # of earlier epochs, in each
+_BLEND = "blend."
 
 
 class Division(NamedTuple):
@@ -46,10 +48,23 @@ class Division(NamedTuple):
         Probability that the given label is right, in [0, 1].
     labeled : (n,) bool array
         Rows that keep their label; the others are to be guessed.
+    row_weights : (n,) array, optional
+        Weights of the labeled rows in the loss.
+    blends : Mixing, optional
+        Labeled rows beside those, each made of two; label and probability are those of the first.
     """
 
     clean_proba: NDArray[np.float64]
     labeled: NDArray[np.bool_]
+    row_weights: NDArray[np.float64] | None = None
+    blends: Mixing | None = None
+
+    def all_labeled(self) -> NDArray[np.bool_]:
+        """Return the rows that are trained under their label, also those that only count once more."""
+        found = self.labeled.copy()
+        if self.blends is not None:
+            found[self.blends.first[self.blends.weight == 1.0]] = True
+        return found
 
 
 def two_nets(
@@ -170,6 +185,7 @@ class CoTraining(ABC):
         self.losses = np.zeros((2, loss_epochs, len(rows)), dtype=np.float32)  # the newest last
         self.prob_sum = np.zeros((len(rows), n_classes), dtype=np.float32)
         self.n_seen = 0.0  # epochs in it, older ones counting less
+        self.labeled = np.zeros((2, len(rows)), dtype=bool)  # what each network learned from last
         self.n_epochs_seen = 0
         self.n_ssl_steps = [0, 0]
         self.rate: float | None = None
@@ -261,6 +277,7 @@ class CoTraining(ABC):
             first, second = (MeanTeacher(net.module_, self.weight_average) for net in self.nets)
             self.averages = first, second
         divisions, changes = self._divide()
+        self.labeled = np.stack([divisions[1 - which].all_labeled() for which in range(2)])
         weight = self.unlabeled_weight()
         found = [
             self._learn(which, divisions[1 - which], epoch, weight, bar) for which in range(2)
@@ -270,7 +287,7 @@ class CoTraining(ABC):
         record: dict[str, Any] = {"phase": "supervised" if alone else "mixmatch"}
         record |= {name: float(np.mean([each[name] for each in found])) for name in names}
         record["unlabeled_weight"] = weight * ramp(self.n_ssl_steps[0], 0, self.ramp_steps)
-        record |= {f"n_labeled_{k + 1}": int(divisions[1 - k].labeled.sum()) for k in range(2)}
+        record |= {f"n_labeled_{k + 1}": int(self.labeled[k].sum()) for k in range(2)}
         return record | changes | {"lr": self._lr()}
 
     def _divide(self) -> tuple[tuple[Division, Division], dict[str, int | None]]:
@@ -310,7 +327,7 @@ class CoTraining(ABC):
                 batch_size=self._labeled_batch(net), temperature=self.temperature,
                 mixup_alpha=self.mixup_alpha, penalty=self.penalty, generator=generator, bar=bar,
                 unlabeled_weight=lambda step: weight * ramp(start + step, 0, self.ramp_steps),
-                average=average,
+                average=average, **_weighing(division, device),
             )  # fmt: skip
             net.history.record("train_loss", found["loss"])
             if net.notify_epoch_end(*dataset):
@@ -326,10 +343,7 @@ class CoTraining(ABC):
         Returns which share of the planted labels is predicted, beyond what chance would have it.
         """
         both = [self._evaluated(which, self.rows) for which in range(2)]
-        for which, probs in enumerate(both):
-            kept = self.losses[which]
-            kept[:-1] = kept[1:]
-            kept[-1] = -log_probability(probs, self.codes)
+        self._note(both)
         self.prob_sum = _REMEMBERED * self.prob_sum + together(both)
         self.n_seen = _REMEMBERED * self.n_seen + 1.0
         self.n_epochs_seen = epoch + 1
@@ -346,6 +360,11 @@ class CoTraining(ABC):
         chance = others.mean() / (self.n_classes - 1)
         error = np.sqrt(chance * (1.0 - chance) / len(self.probe_rows))
         return float((predicted[self.probe_rows] == self.probe_codes).mean() - chance - 2.0 * error)
+
+    def _note(self, both: list[NDArray[Any]]) -> None:
+        """Keep what later divisions are made of: the losses, by the predictions of both networks."""
+        for kept, probs in zip(self.losses, both, strict=True):
+            pushed(kept, -log_probability(probs, self.codes))
 
     def _evaluated(self, which: int, rows: Rows) -> NDArray[Any]:
         """Return the probabilities (m, K) of one network."""
@@ -399,6 +418,7 @@ class CoTraining(ABC):
         tensors: dict[str, Tensor] = {
             "losses": torch.from_numpy(self.losses.copy()),
             "prob_sum": torch.from_numpy(self.prob_sum.copy()),
+            "labeled": torch.from_numpy(self.labeled.copy()),
         }
         rest: dict[str, Any] = {
             "n_seen": self.n_seen, "n_epochs_seen": self.n_epochs_seen, "rate": self.rate,
@@ -413,7 +433,7 @@ class CoTraining(ABC):
                 weights = self.averages[which].module.state_dict()
                 tensors |= {f"average_{which}.{name}": tensor.clone() for name, tensor in weights.items()}
         for which, division in enumerate(self.kept or ()):
-            for name, array in division._asdict().items():
+            for name, array in _arrays(division).items():
                 tensors[f"division_{which}.{name}"] = torch.from_numpy(array.copy())
         tensors |= {f"found_{which}": torch.from_numpy(mask.copy()) for which, mask in self.found.items()}
         return tensors, rest
@@ -434,6 +454,7 @@ class CoTraining(ABC):
         self.found = {int(which): mask.cpu().numpy() for which, mask in found.items()}
         self.losses = tensors["losses"].cpu().numpy()
         self.prob_sum = tensors["prob_sum"].cpu().numpy()
+        self.labeled = tensors["labeled"].cpu().numpy()
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
         self.n_ssl_steps, self.rate = list(rest["n_ssl_steps"]), rest["rate"]
         self.warmup_epochs, self.n_epochs = rest["warmup_epochs"], rest["n_epochs"]
@@ -452,6 +473,24 @@ class CoTraining(ABC):
         del self.rows, self.targets, self.learned, self.codes, self.losses, self.prob_sum, self.warmup
 
 
+def _weighing(division: Division, device: torch.device) -> dict[str, Any]:
+    """Return what a division says of weights and blends, as the epoch takes it."""
+    found: dict[str, Any] = {}
+    if division.row_weights is not None:
+        found["row_weights"] = torch.from_numpy(division.row_weights).to(device)
+    if division.blends is not None:
+        first, second, share, _ = division.blends
+        parts = (torch.from_numpy(part).to(device) for part in (first, second, share.astype(np.float32)))
+        found["blends"] = Blends(*parts)
+    return found
+
+
+def pushed(bank: NDArray[Any], newest: NDArray[Any]) -> None:
+    """Put what is newest behind the others, in place of the oldest."""
+    bank[:-1] = bank[1:]
+    bank[-1] = newest
+
+
 def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:
     """Return the scaled geometric mean of predictions (m, K): of logits it is the mean."""
     logs = np.mean([np.log(np.clip(each, _SMALLEST, None)) for each in probs], axis=0)
@@ -459,6 +498,18 @@ def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:
     return np.asarray(joint / joint.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
+def _arrays(division: Division) -> dict[str, NDArray[Any]]:
+    found = {"clean_proba": division.clean_proba, "labeled": division.labeled}
+    if division.row_weights is not None:
+        found["row_weights"] = division.row_weights
+    if division.blends is not None:
+        found |= {_BLEND + name: array for name, array in division.blends._asdict().items()}
+    return found
+
+
 def _division(which: int, tensors: Mapping[str, Any]) -> Division:
     arrays = behind(f"division_{which}.", tensors)
-    return Division(**{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
+    found: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+    blends: dict[str, Any] = behind(_BLEND, found)
+    proba, labeled, row_weights = found["clean_proba"], found["labeled"], found.get("row_weights")
+    return Division(proba, labeled, row_weights, Mixing(**blends) if blends else None)
