@@ -735,7 +735,7 @@ def test_usage_errors_exit_2_and_help_explains():
 def test_every_command_explains_itself_by_an_example():
     runner, wide = CliRunner(), {"COLUMNS": "200", "TERM": "dumb"}
     commands = runner.invoke(build_app(), ["--help"], env=wide).output
-    for name in ("audit", "apply", "train", "noise"):
+    for name in ("audit", "apply", "train", "predict", "noise"):
         assert re.search(rf"^\W*{name} ", commands, re.MULTILINE)
         assert (
             f"Example: noisefilter {name} " in runner.invoke(build_app(), [name, "--help"], env=wide).output

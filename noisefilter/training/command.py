@@ -167,6 +167,11 @@ class Run:
         """The options that `apply` needs too."""
         return opt.again(self.typed) + opt.again_digits(self.source, *self.noise, self.random_state)
 
+    @property
+    def predict_command(self) -> str:
+        """What predicts new rows by the model."""
+        return shlex.join(["noisefilter", "predict", str(self.out), "NEW", "--out", "predictions.csv"])
+
 
 def _run(run: Run, held: Held, truth: Path | None) -> None:
     """Train, write what came out, and say so."""
@@ -244,6 +249,7 @@ def _write(run: Run, held: Held, data: Source, tested: Source | None, trainer: A
         accuracy=None if tested is None else trainer.eval_report_,
         test=None if tested is None else held.described(tested),
         parameters=_parameters(trainer),
+        predict_command=run.predict_command,
     )
     with output_folder(run.out, _about(run, data, trainer), TRAINING) as folder:
         write_verdict(folder, data, trainer.verdict_)
@@ -322,4 +328,5 @@ def _show(run: Run, data: Source, trainer: Any) -> None:
     lines.append(("seconds", f"{run.seconds:.1f}"))
     lines.append(("written", ", ".join(sorted(path.name for path in run.out.iterdir())) + f" in {run.out}"))
     lines.append(("page", str(run.out / "training.html")))
+    lines.append(("new rows", run.predict_command))
     show_facts(lines)

@@ -17,7 +17,16 @@ from noisefilter.audit.report import Report, page_data, percent, write_page
 __all__ = ["TestRows", "Trained", "training_data", "write_history", "write_training"]
 
 _LAST = 10
-_SETS = {"n_id": "wrong label", "n_ood": "no class"}
+_KEPT = "n_labeled"
+# What the figures call the numbers of the history; the table has them by their own names.
+_SPOKEN = {
+    "n_id": "wrong label",
+    "n_ood": "no class",
+    f"{_KEPT}_1": "kept, network 1",
+    f"{_KEPT}_2": "kept, network 2",
+    "labeled_loss": "loss of kept labels",
+    "unlabeled_loss": "loss of guesses",
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,8 @@ class Trained:
         What that was measured on.
     parameters : mapping of str to str
         Of the trainer.
+    predict_command : str
+        What predicts new rows by the model; none if empty.
     """
 
     report: Report
@@ -65,6 +76,7 @@ class Trained:
     accuracy: Mapping[str, Any] | None = None
     test: TestRows | None = None
     parameters: Mapping[str, str] | None = None
+    predict_command: str = ""
 
 
 def write_training(path: Path, trained: Trained) -> None:
@@ -92,6 +104,7 @@ def training_data(trained: Trained) -> dict[str, Any]:
         "columns": [_spoken(name) for name in columns],
         "epochs": [[_cell(record.get(name)) for name in columns] for record in trained.history],
         "parameters": dict(trained.parameters or {}),
+        "predict_command": trained.predict_command,
     }
 
 
@@ -100,7 +113,12 @@ def _headline(trained: Trained) -> str:
     if trained.accuracy is None or trained.test is None:
         return f"Trained on {rows:,} rows, {epochs:,} {'epoch' if epochs == 1 else 'epochs'}."
     share = percent(trained.accuracy["last"])
-    return f"{share} of {trained.test.n_rows:,} test rows are predicted right."
+    return f"{share} of {trained.test.n_rows:,} test rows are predicted {_right(trained)}."
+
+
+def _right(trained: Trained) -> str:
+    """Return what a prediction is that agrees with the label of a test row."""
+    return "right" if trained.test is not None and trained.test.trusted else "as labeled"
 
 
 def _cards(trained: Trained) -> list[dict[str, str]]:
@@ -133,16 +151,17 @@ def _curves(trained: Trained) -> list[dict[str, Any]]:
     if "test_accuracy" in names:
         curves.append({
             "title": "Test accuracy",
-            "says": "Share of the test rows predicted right after each epoch.",
+            "says": f"Share of the test rows predicted {_right(trained)} after each epoch.",
             "svg": epochs_svg("accuracy", _series(history, ["test_accuracy"]), start=start, percent=True),
         })  # fmt: skip
     losses = [name for name in names if "loss" in name]
     if losses:
+        says = "Mean over the steps of an epoch, on the training rows."
+        if start and "labeled_loss" not in history[0]:
+            says += " After the warm-up the loss is another one, so the two parts cannot be compared."
         curves.append({
             "title": "Losses",
-            "says": "Mean over the steps of an epoch, on the training rows. After the warm-up the loss is "
-            "another one, so the two parts cannot be compared." if start else
-            "Mean over the steps of an epoch, on the training rows.",
+            "says": says,
             "svg": epochs_svg("losses", _series(history, losses), start=start),
         })  # fmt: skip
     sizes = [name for name in names if name.startswith("n_")]
@@ -156,9 +175,12 @@ def _sizes(trained: Trained, names: Sequence[str], start: int | None) -> dict[st
     level = None
     if source.truth is not None:
         level = float(np.sum(trained.report.verdict.labels == source.truth)), "right labels"
+    says = f"How the {n_rows:,} training rows are divided in each epoch."
+    if any(name.startswith(_KEPT) for name in names):
+        says = f"How many of {n_rows:,} labels are kept in each epoch; the other rows are guessed."
     return {
         "title": "Rows in each set",
-        "says": f"How the {n_rows:,} training rows are divided in each epoch.",
+        "says": says,
         "svg": epochs_svg(
             "sizes", _series(trained.history, names), start=start, level=level, limits=(0, 1.05 * n_rows)
         ),
@@ -172,7 +194,7 @@ def _start(history: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def _series(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[float | None]]:
-    spoken = {name: _SETS.get(name, _spoken(name).removeprefix("n ")) for name in names}
+    spoken = {name: _SPOKEN.get(name, _spoken(name).removeprefix("n ")) for name in names}
     return {spoken[name]: [record.get(name) for record in history] for name in names}
 
 

@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,7 +85,23 @@ def test_without_test_rows_no_accuracy_is_claimed(tmp_path):
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_test_labels_that_may_be_wrong_are_named(tmp_path, trusted):
-    assert ("Their labels are as given" in text_of(trained(trusted=trusted), tmp_path)) is not trusted
+    page = text_of(trained(trusted=trusted), tmp_path)
+    assert ("Their labels are as given" in page) is not trusted
+    assert ("75.0% of 40 test rows are predicted as labeled." in page) is not trusted
+
+
+@pytest.mark.parametrize("command", ["noisefilter predict 'a <b>' NEW --out p.csv", ""])
+def test_the_page_says_how_to_predict_new_rows(tmp_path, command):
+    page = text_of(replace(trained(), predict_command=command), tmp_path)
+    assert ("noisefilter predict &#39;a &lt;b&gt;&#39; NEW" in page) is bool(command)
+    assert ("predicts new rows" in page) is bool(command)
+
+
+def test_losses_of_the_warm_up_are_told_apart_where_they_are_others():
+    says = "the two parts cannot be compared"
+    assert says in training_data(trained())["curves"][1]["says"]
+    same = [{**record, "labeled_loss": 1.0} for record in (*WARM, *MIXED)]
+    assert says not in training_data(trained(history=same))["curves"][1]["says"]
 
 
 def test_figures_show_what_was_recorded():
@@ -92,7 +109,7 @@ def test_figures_show_what_was_recorded():
     assert list(curves) == ["Test accuracy", "Losses", "Rows in each set"]
     assert "in the last one test accuracy 75.0%." in curves["Test accuracy"]
     assert "in the last one loss unknown." in curves["Losses"]
-    assert "in the last one labeled 1 72." in curves["Rows in each set"]
+    assert "in the last one kept, network 1 72." in curves["Rows in each set"]
     assert all("end of warm-up" in svg for svg in curves.values())
     assert "right labels" not in curves["Rows in each set"]
     known = training_data(trained(truth=np.array(["cat"] * 90, dtype=object)))["curves"][2]["svg"]
