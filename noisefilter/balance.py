@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from noisefilter.errors import InputError, InputTypeError
 
-__all__ = ["Mixing", "Replacement", "mixing_plan", "replacement_rows", "supplement", "without_outvoted"]
+__all__ = [
+    "Mixing",
+    "Replacement",
+    "class_weights",
+    "mixing_plan",
+    "replacement_rows",
+    "supplement",
+    "without_outvoted",
+]
 
 
 class Replacement(NamedTuple):
@@ -227,6 +235,33 @@ def mixing_plan(
     none = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
     first, second, weight = (np.concatenate(parts) for parts in zip(none, *plans, strict=True))
     return Mixing(first, second, weight, np.array(skipped, dtype=np.int64))
+
+
+def class_weights(
+    codes: NDArray[np.int64], n_classes: int, limits: tuple[float, float] = (0.2, 5.0)
+) -> NDArray[np.float64]:
+    r"""Return what rows of each class weigh in the loss, :math:`|D_x| / (|D_x^c| K)`, Eq. (10).
+
+    Small classes count for more; over all rows the mean is one. Deviation from the paper: weights are held
+    within limits, so that no batch is ruled by one row.
+
+    Parameters
+    ----------
+    codes : (m,) int array
+        Given labels of the selected rows, synthetic ones among them.
+    n_classes : int
+        K.
+    limits : (float, float), default=(0.2, 5.0)
+        Least and greatest weight.
+
+    Returns
+    -------
+    (K,) array
+        0 for a class without a row.
+    """
+    counts = np.bincount(codes, minlength=n_classes)
+    weights = np.clip(len(codes) / (np.maximum(counts, 1) * n_classes), *limits)
+    return np.where(counts > 0, weights, 0.0)
 
 
 def _check(codes: NDArray[np.int64], clean: NDArray[np.bool_], scores: NDArray[np.float64]) -> None:

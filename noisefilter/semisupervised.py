@@ -306,10 +306,10 @@ def mixmatch_epoch(
     """
     _check(net, rows, batch_size, temperature, mixup_alpha)
     labeled = torch.as_tensor(labeled, device=rows.device)
-    if not labeled.any():
-        raise InputError("labeled must hold at least one row, got none. floored() sees to that.")
     entries = _Entries(rows, labeled, blends)
     halves = entries.halves
+    if not len(halves.labeled):
+        raise InputError("labeled must hold at least one row, got none. floored() sees to that.")
     believed = torch.as_tensor(clean_proba, dtype=torch.float32, device=rows.device)
     guesses = _Guesses(net, peer, entries.of(codes), entries.of(believed), temperature, halves)
     weighing = None if row_weights is None else entries.of(row_weights.to(rows.device, torch.float32))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from noisefilter.balance import mixing_plan, replacement_rows, supplement, without_outvoted
+from noisefilter.balance import class_weights, mixing_plan, replacement_rows, supplement, without_outvoted
 from noisefilter.errors import InputError, InputTypeError
 
 
@@ -190,3 +190,13 @@ def test_mixing_plan_repeats_rows_where_no_neighbor_is_in_the_pool():
     assert 0.62 < mixed.weight.mean() < 0.66  # E max(l, 1 - l) = 0.637 for Beta(4, 4)
     empty = mixing_plan(codes, selected, pool, np.zeros(2, int), near, codes, np.random.default_rng(0))
     assert len(empty.first) == len(empty.second) == len(empty.weight) == len(empty.skipped) == 0
+
+
+def test_class_weights_are_eq_10_within_limits():
+    codes = np.repeat([0, 1, 2], [50, 10, 40])
+    naive = [100 / (50 * 4), 100 / (10 * 4), 100 / (40 * 4), 0.0]  # of class 3 there is no row
+    np.testing.assert_allclose(class_weights(codes, 4), naive)
+    assert class_weights(codes, 3)[codes].mean() == pytest.approx(1.0)
+    uneven = np.repeat([0, 1], [999, 1])
+    assert class_weights(uneven, 2).tolist() == [pytest.approx(1000 / 1998), 5.0]
+    assert class_weights(np.repeat([0, 1], [90, 1]), 11, limits=(0.5, 2.0))[:2].tolist() == [0.5, 2.0]

@@ -235,7 +235,20 @@ class DivideMixClassifier(BaseTrainer):
         given: Verdict | None,
         features: NDArray[Any] | None,
         rng: np.random.RandomState,
-    ) -> _DivideMix:
+    ) -> CoTraining:
+        return self._co_trained(_DivideMix, rows, codes, n_classes, given, rng)
+
+    def _co_trained(
+        self,
+        kind: type[_DivideMix],
+        rows: Rows,
+        codes: NDArray[np.int64],
+        n_classes: int,
+        given: Verdict | None,
+        rng: np.random.RandomState,
+        **own: Any,
+    ) -> CoTraining:
+        """Return a training of that kind; `own` are arguments that it has beyond those of DivideMix."""
         settings = {
             "max_epochs": 60 if self.max_epochs is None and self.estimator is None else self.max_epochs,
             "batch_size": self.batch_size, "lr": self.lr, "verbose": 0,
@@ -247,12 +260,12 @@ class DivideMixClassifier(BaseTrainer):
             training |= {"lr_drops": tuple(self.lr_drops), "lr_drop_factor": self.lr_drop_factor}
         nets = two_nets(self.estimator, self.network, rows, n_classes, settings, training, rng)
         probe_rows, probe_codes = self._planted(codes, n_classes, given, rng)
-        return _DivideMix(
+        return kind(
             nets, rows, codes, n_classes, warmup_epochs=self._n_warmup(nets[0], len(rows)),
             warmup_rows=None if given is None else given.clean_mask, temperature=self.temperature,
             mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
             weight_average=self.weight_average, probe_rows=probe_rows, probe_codes=probe_codes,
-            loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1), given=given, trainer=self,
+            loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1), given=given, trainer=self, **own,
         )  # fmt: skip
 
     def _planted(
@@ -337,13 +350,17 @@ class _DivideMix(CoTraining):
 
     def divided(self, which: int) -> Division:
         """Return the division by the verdict given, while it is held, or by the losses."""
-        if self.given is not None and self.n_epochs_seen < self.warmup_epochs + self.held:
-            clean = self.given.clean_mask
-            proba = self.given.clean_proba
+        given = self._held_verdict()
+        if given is not None:
+            clean, proba = given.clean_mask, given.clean_proba
             proba = clean.astype(np.float64) if proba is None else np.where(clean, proba, 0.0)
             return Division(proba, self._floored(np.where(clean, np.maximum(proba, 0.5), 0.0), 0.25))
         proba = self._clean_proba(which)
         return Division(proba, self._floored(proba, self.clean_threshold))
+
+    def _held_verdict(self) -> Verdict | None:
+        """Return the verdict to start from, as long as it is held."""
+        return self.given if self.n_epochs_seen < self.warmup_epochs + self.held else None
 
     def _clean_proba(self, which: int) -> NDArray[np.float64]:
         """Return the probability that a label's loss is one of the small ones."""
