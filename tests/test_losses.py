@@ -158,3 +158,50 @@ def test_a_class_that_nobody_predicts_is_still_learned(size):
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(logits.grad).all()
     assert (logits.grad[:, 0] > 0).all() and (logits.grad[:, 1] < 0).all()
+
+
+# --- without labels -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+def test_nt_xent_is_eq_1_of_simclr_view_by_view(temperature):
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn((5, 3), generator=generator) for _ in range(2))
+    views = [row / math.sqrt(sum(v * v for v in row)) for row in np.concatenate([first, second])]
+    total = 0.0
+    for i in range(10):
+        alike = [math.exp(float(views[i] @ views[k]) / temperature) for k in range(10)]
+        total -= math.log(alike[(i + 5) % 10] / sum(alike[k] for k in range(10) if k != i))
+    assert losses.nt_xent(first, second, temperature).item() == pytest.approx(total / 10, rel=1e-5)
+    scaled = losses.nt_xent(first * 7, second * torch.arange(1.0, 6.0)[:, None], temperature)
+    assert scaled.item() == pytest.approx(total / 10, rel=1e-5)
+
+
+def test_nt_xent_of_equal_and_of_empty_views():
+    same = torch.eye(4)
+    assert losses.nt_xent(same, same, 0.1).item() == pytest.approx(math.log(1 + 6 * math.exp(-10)), rel=1e-3)
+    nothing = torch.zeros(4, 3, requires_grad=True)
+    loss = losses.nt_xent(nothing, nothing, 0.1)
+    assert loss.item() == pytest.approx(math.log(7))
+    loss.backward()
+    assert torch.isfinite(nothing.grad).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0, 5.0])
+def test_scan_loss_is_its_eq_2_row_by_row(batch, weight):
+    anchors, others = (torch.log_softmax(logits.detach(), 1) for logits in batch[:2])
+    first, second = anchors.exp().numpy(), others.exp().numpy()
+    alike = [sum(a * b for a, b in zip(p, q, strict=True)) for p, q in zip(first, second, strict=True)]
+    mean = first.mean(axis=0)
+    expected = -np.mean([math.log(value) for value in alike]) - weight * -sum(m * math.log(m) for m in mean)
+    assert losses.scan_loss(anchors, others, weight).item() == pytest.approx(expected)
+
+
+def test_scan_loss_survives_certainty():
+    sure = (torch.tensor([[1e4, 0.0, 0.0], [0.0, 1e4, 0.0]])).requires_grad_()
+    log_probs = torch.log_softmax(sure, 1)
+    loss = losses.scan_loss(log_probs, log_probs.flip(0), 5.0)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(sure.grad).all()
+    assert losses.mean_entropy(log_probs).item() == pytest.approx(math.log(2), abs=1e-6)
+    assert losses.agreement(log_probs, log_probs).item() == pytest.approx(0, abs=1e-6)
