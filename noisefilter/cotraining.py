@@ -25,14 +25,14 @@ from noisefilter.models import NetModel, build_model, check_outputs
 from noisefilter.net import Net, local_seed
 from noisefilter.progress import Progress
 from noisefilter.scores import log_probability
-from noisefilter.semisupervised import Blends, mixmatch_epoch, ramp
+from noisefilter.semisupervised import TRAINED, Blends, mixmatch_epoch, passes, ramp
 from noisefilter.states import behind, named
 from noisefilter.verdict import Judged
 
 __all__ = ["CoTraining", "Division", "two_nets"]
 
 _SMALLEST = 1e-12
-_OFTEN_LABELED = 0.6  # of the rows; only the progress bar reads it
+_OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress bar reads it
 _BY_HEART = 0.1  # of planted labels, beyond chance
 _TURNED_OVER = 0.5  # of the rows change sides
 _REMEMBERED = 0.9  # of earlier epochs, in each
@@ -197,7 +197,6 @@ class CoTraining(ABC):
         self.learned[torch.from_numpy(self.probe_rows)] = torch.from_numpy(self.probe_codes).to(rows.device)
         known = np.ones(len(rows), dtype=bool) if warmup_rows is None else warmup_rows
         self.warmup = np.flatnonzero(known)
-        self.n_steps = self._count_steps()  # as far as can be told
         self._start()
 
     def _start(self) -> None:
@@ -229,11 +228,20 @@ class CoTraining(ABC):
 
     # -- epochs -----------------------------------------------------------------------------------
 
-    def _count_steps(self) -> int:
-        net, after = self.nets[0], self.n_epochs - self.warmup_epochs
-        warm = count_batches(len(self.warmup), self._batch_size(net))
-        free = count_batches(round(_OFTEN_LABELED * len(self.rows)), self._labeled_batch(net))
-        return 2 * (self.warmup_epochs * warm + after * free)
+    def cost(self, epoch: int) -> float:
+        """Return how long an epoch takes, in steps of the warm-up."""
+        net, n_views = self.nets[0], 1 if self.nets[0].augment is None else 2
+        if epoch < self.warmup_epochs:
+            trained = float(count_batches(len(self.warmup), self._batch_size(net)))
+        else:
+            share = np.mean([each.labeled.mean() for each in self.kept]) if self.kept else _OFTEN_LABELED
+            n = round(share * len(self.rows))
+            trained = self._steps(passes(n, n if n < len(self.rows) else 0, n_views))
+        return 2 * (trained + self._steps(len(self.rows)))
+
+    def _steps(self, n_passes: float) -> float:
+        """Return how many steps of the warm-up last as long as so many rows take to go forward."""
+        return n_passes / (2 * TRAINED * self._labeled_batch(self.nets[0]))
 
     def _batch_size(self, net: Net) -> int:
         return len(self.rows) if net.batch_size == -1 else net.batch_size
@@ -247,6 +255,7 @@ class CoTraining(ABC):
         if epoch < self.warmup_epochs:
             record = self._warm_up(epoch, bar)
             known_by_heart = self._look(epoch)
+            bar.step(self._steps(2 * len(self.rows)))
             if len(self.probe_rows):
                 record["planted_known"] = known_by_heart
                 if known_by_heart > _BY_HEART:
@@ -258,6 +267,7 @@ class CoTraining(ABC):
             self.prob_sum[:], self.n_seen = 0.0, 0.0
         record = self._mixmatch(epoch, bar)
         self._look(epoch)
+        bar.step(self._steps(2 * len(self.rows)))
         return record
 
     def _warm_up(self, epoch: int, bar: Progress) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 _QUIET_BELOW = 5.0  # seconds
+_SHARES = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 class Progress:
@@ -16,27 +17,55 @@ class Progress:
 
     After the first steps have been timed, anything that will take longer than five seconds is
     announced in a sentence; the bar follows. ``enabled=False`` says nothing at all.
+
+    Where steps cost more than one another, `total` is the sum of their costs, and the bar shows shares and
+    times alone. The first step is not timed: it waits for what is made once.
+
+    Parameters
+    ----------
+    what : str
+        In the sentence.
+    total : float
+        Sum of the costs of all steps, as far as can be told.
+    enabled : bool
+        Whether anything is said.
+    trial : int, default=20
+        How many steps are timed before the sentence.
+    label : str, optional
+        In front of a bar that shows shares and times alone.
     """
 
-    def __init__(self, what: str, total: int, enabled: bool, trial: int = 20):
+    def __init__(self, what: str, total: float, enabled: bool, trial: int = 20, label: str | None = None):
         self.what = what
-        self.trial = min(trial, total)
+        self.trial = int(min(trial, total))
         self.total = total
         self.enabled = enabled
+        shown = {} if label is None else {"bar_format": _SHARES}
         self.bar = tqdm(
-            total=total, desc=what, disable=not enabled, delay=_QUIET_BELOW, leave=False, mininterval=0.5
-        )
-        self.done = 0
-        self.start = perf_counter()
+            total=total, desc=what if label is None else label, disable=not enabled, delay=_QUIET_BELOW,
+            leave=False, mininterval=0.5, **shown,
+        )  # fmt: skip
+        self.done = 0.0
+        self.n_steps = 0
+        self.start, self.before = perf_counter(), 0.0
 
-    def step(self) -> None:
-        """One of ``total`` steps is done."""
-        self.done += 1
-        self.bar.update()
-        if self.enabled and self.done == self.trial:
-            seconds = (perf_counter() - self.start) / self.trial * self.total
+    def step(self, cost: float = 1.0) -> None:
+        """One step is done, which costs a part of ``total``."""
+        self.done += cost
+        self.n_steps += 1
+        if self.n_steps == 1 < self.trial:
+            self.start, self.before = perf_counter(), cost
+            self.bar.unpause()
+        self.bar.update(cost)
+        if self.enabled and self.n_steps == self.trial:
+            seconds = (perf_counter() - self.start) / (self.done - self.before) * self.total
             if seconds > _QUIET_BELOW:
                 tqdm.write(f"{self.what}: about {_readable(seconds)}", file=sys.stderr)
+
+    def tell(self, text: str, left: float) -> None:
+        """Show how it stands, and how much is left to do, which may be known better now."""
+        self.bar.total = self.total = self.done + left
+        self.bar.set_postfix_str(text, refresh=False)
 
     def __enter__(self) -> Progress:
         """Start the clock."""

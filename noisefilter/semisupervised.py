@@ -32,6 +32,7 @@ __all__ = [
     "guessed",
     "mixed",
     "mixmatch_epoch",
+    "passes",
     "ramp",
     "refined",
     "sharpened",
@@ -39,6 +40,7 @@ __all__ = [
 
 _LEAST_SHARE = 0.005  # of the rows are labeled, and
 _LEAST_PER_CLASS = 5  # rows of each class
+TRAINED = 3  # passes that training on a row costs: forward, and backward twice as much
 _TRIED = 8  # rows to find out what an embedding is fed
 
 
@@ -277,7 +279,7 @@ def mixmatch_epoch(
     generator : torch.Generator
         Of the rows' device. Order, views and mixtures are drawn from it.
     bar : Progress, optional
-        Told of every step.
+        Told of every step, which costs as many as it would take to train ``2 * batch_size`` rows in passing.
     average : MeanTeacher, optional
         Moved towards the network after every step.
     penalty : float, default=1.0
@@ -328,7 +330,7 @@ def mixmatch_epoch(
             if average is not None:
                 average.update(net.module_)
             if bar is not None:
-                bar.step()
+                bar.step(guesses.passes(batch, len(views)) / (2 * TRAINED * batch_size))
     loss, of_labeled, of_unlabeled, uneven = (total / len(halves.labeled)).tolist()
     if not np.isfinite(loss):
         raise TrainingDivergedError(
@@ -336,6 +338,24 @@ def mixmatch_epoch(
         )
     means = {"loss": loss, "labeled_loss": of_labeled, "unlabeled_loss": of_unlabeled, "penalty": uneven}
     return means | {"n_steps": len(batches)}
+
+
+def passes(n_labeled: int, n_unlabeled: int, n_views: int, refines: bool = True, alone: bool = False) -> int:
+    """Return how many rows go forward through a network in a step; one that is trained on counts thrice.
+
+    Parameters
+    ----------
+    n_labeled, n_unlabeled : int
+        Rows of the step, or of all steps of an epoch together.
+    n_views : int
+        1 or 2: in evaluation mode.
+    refines : bool, default=True
+        Whether labeled rows are looked at as well.
+    alone : bool, default=False
+        Whether a network guesses without its peer.
+    """
+    looks = n_labeled * refines + n_unlabeled * (1 if alone else 2)
+    return n_views * looks + 2 * TRAINED * (n_labeled + n_unlabeled)
 
 
 class _Entries:
@@ -401,6 +421,11 @@ class _Guesses:
         self.half = net._half_training()
         alone = not len(halves.unlabeled)
         self.refines = alone or bool((clean_proba[halves.labeled] < 1.0).any())
+
+    def passes(self, batch: Halves, n_views: int) -> int:
+        """Return what a step costs."""
+        n_labeled, n_unlabeled = len(batch.labeled), len(batch.unlabeled)
+        return passes(n_labeled, n_unlabeled, n_views, self.refines, self.peer is self.net)
 
     def targets(self, views: tuple[Tensor, ...], batch: Halves) -> Tensor:
         """Return targets (b, K) of the rows of a batch, labeled rows first."""

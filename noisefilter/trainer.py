@@ -51,12 +51,9 @@ class Training(Protocol):
     ----------
     n_epochs : int
         How many epochs the whole training has. A training that stops early lowers it.
-    n_steps : int
-        How many steps of the progress bar these take, as far as can be told.
     """
 
     n_epochs: int
-    n_steps: int
 
     def run_epoch(self, epoch: int, bar: Progress) -> dict[str, float | int | str | None]:
         """Train one epoch, numbered from 0; returns its record: losses, sizes of sets, thresholds."""
@@ -325,15 +322,14 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         training, start = run.training, len(run.history)
         name, n_rows = type(self).__name__, len(task.rows)
         what = f"{name}: {training.n_epochs - start} epochs on {n_rows:,} rows"
-        n_steps = round(training.n_steps * (1 - start / max(1, training.n_epochs)))
-        with Progress(what, max(1, n_steps), self.verbose > 0) as bar:
+        with Progress(what, _left(training, start), self.verbose > 0, label=name) as bar:
             while len(run.history) < training.n_epochs:
                 epoch = len(run.history)
                 record = _plain(training.run_epoch(epoch, bar), epoch)
                 if task.held_out is not None:
                     record["test_accuracy"] = task.held_out.accuracy(training)
                 run.history.append(record)
-                bar.bar.set_postfix_str(_told(record), refresh=False)
+                bar.tell(_told(record, training.n_epochs), _left(training, epoch + 1))
                 run.save()
 
     def _ask_filter(self, task: _Task, seed: int) -> Verdict:
@@ -577,10 +573,27 @@ def _plain(record: Mapping[str, Any], epoch: int) -> dict[str, Any]:
     return plain
 
 
-def _told(record: Mapping[str, Any]) -> str:
-    """Return the numbers of an epoch in a line."""
-    values = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in record.items()}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+def _left(training: Training, epoch: int) -> float:
+    """Return how many steps of the progress bar the epochs from this one on take."""
+    cost = getattr(training, "cost", lambda _: training.n_steps / training.n_epochs)  # type: ignore[attr-defined]
+    return float(sum(cost(each) for each in range(epoch, training.n_epochs)))
+
+
+def _told(record: Mapping[str, Any], n_epochs: int) -> str:
+    """Return what stands behind the progress bar: epoch, phase, loss, sizes of the sets, test accuracy."""
+    parts = [f"epoch {record['epoch']}/{n_epochs}"]
+    if "phase" in record:
+        parts.append(record["phase"])
+    if record.get("loss") is not None:
+        parts.append(f"loss {record['loss']:.3g}")
+    sizes: dict[str, list[str]] = {}  # of both networks, say, together
+    for name, value in record.items():
+        if name.startswith("n_"):
+            sizes.setdefault(name.removeprefix("n_").rstrip("_12"), []).append(f"{value:,}")
+    parts += [f"{name} {'/'.join(values)}" for name, values in sizes.items()]
+    if "test_accuracy" in record:
+        parts.append(f"test {record['test_accuracy']:.1%}")
+    return ", ".join(parts)
 
 
 def _report(accuracies: list[float]) -> dict[str, Any]:

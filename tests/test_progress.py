@@ -55,6 +55,29 @@ def test_time_before_the_block_does_not_count(clock, capsys):
     assert "about 10 seconds" in capsys.readouterr().err
 
 
+def test_steps_count_by_what_they_cost(clock, capsys):
+    with Progress("work", 100, True, trial=5, label="short") as bar:
+        for cost in (1, 2, 3, 2, 1):
+            clock[0] += cost
+            bar.step(cost)
+        assert "work: about 2 minutes" in capsys.readouterr().err  # 100 at a second each
+        assert bar.bar.n == 9 and bar.bar.total == 100
+        bar.tell("epoch 1", left=11)
+        assert bar.bar.total == bar.total == 20
+        assert str(bar.bar).startswith("short:  45%|") and str(bar.bar).endswith(", epoch 1")
+        assert "9/20" not in str(bar.bar)
+
+
+def test_the_first_step_is_not_timed(clock, capsys):
+    """It waits for what is made once: a first verdict, kernels of a GPU."""
+    with Progress("work", 60, True, trial=10) as bar:
+        clock[0] += 1000
+        for _ in range(60):
+            bar.step()
+            clock[0] += 1
+    assert "work: about 60 seconds" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(42.4, "42 seconds"), (600, "10 minutes"), (5400, "90 minutes"), (9000, "2.5 hours")],

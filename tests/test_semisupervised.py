@@ -582,7 +582,7 @@ def test_progress_is_told_of_every_step(data):
     class Bar:
         done = 0
 
-        def step(self):
+        def step(self, cost=1.0):
             self.done += 1
 
     bar = Bar()

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -41,9 +42,10 @@ from noisefilter.inputs import check_labels
 from noisefilter.models import build_model
 from noisefilter.net import derived_seed, local_seed
 from noisefilter.networks import MLP
+from noisefilter.progress import Progress
 from noisefilter.scores import log_margin
 from noisefilter.states import load_verdict, verdict_state
-from noisefilter.trainer import BaseTrainer, _in_class_numbers, _in_labels
+from noisefilter.trainer import BaseTrainer, _in_class_numbers, _in_labels, _told
 from noisefilter.verdict import Judged
 
 
@@ -57,7 +59,9 @@ class PlainTraining:
         self.target = torch.from_numpy(codes[chosen]).to(rows.device)
         with local_seed(net.seed_, rows.device):
             self.n_epochs = net.begin(self.rows, self.target)
-        self.n_steps = self.n_epochs * count_batches(len(self.rows), net.batch_size)
+
+    def cost(self, epoch):
+        return count_batches(len(self.rows), self.net.batch_size)
 
     def run_epoch(self, epoch, bar):
         with local_seed(derived_seed(self.net.seed_, epoch), self.rows.device):
@@ -643,14 +647,35 @@ def test_a_loss_that_is_not_finite_is_an_error(blobs, monkeypatch):
         short(Telling).fit(blobs.X, blobs.y)
 
 
-def test_progress_tells_the_numbers_of_an_epoch(blobs, capsys, monkeypatch):
-    told = []
-    monkeypatch.setattr("tqdm.std.tqdm.set_postfix_str", lambda self, text, refresh: told.append(text))
+def test_the_progress_bar_has_a_short_line(blobs, capsys, monkeypatch):
+    told, own = [], Progress.tell
+    monkeypatch.setattr(Progress, "tell", lambda self, *args: told.append(args) or own(self, *args))
     short(max_epochs=2, verbose=1).fit(blobs.X, blobs.y, eval_set=(blobs.X, blobs.truth))
-    assert len(told) == 2 and "epoch 2" in told[1] and "loss" in told[1] and "test accuracy" in told[1]
+    assert [left for _, left in told] == [17, 0]
+    assert re.fullmatch(r"epoch 2/2, loss \d\.\d+, labeled 300, test \d+\.\d%", told[1][0])
     capsys.readouterr()
     short(max_epochs=2).fit(blobs.X, blobs.y)
     assert capsys.readouterr() == ("", "")
+
+
+def test_sizes_of_sets_are_told_together():
+    record = {"epoch": 3, "phase": "mixmatch", "loss": 0.4321, "labeled_loss": 0.3, "n_labeled_1": 12345,
+              "n_labeled_2": 99, "changed_1": 5, "lr": 0.05, "test_accuracy": 0.8765}  # fmt: skip
+    assert _told(record, 60) == "epoch 3/60, mixmatch, loss 0.432, labeled 12,345/99, test 87.6%"
+    record = {"epoch": 1, "phase": "joint", "loss": None, "n_clean": 7, "n_id": 2, "n_ood": 0}
+    assert _told(record, 2) == "epoch 1/2, joint, clean 7, id 2, ood 0"
+
+
+@every_trainer
+def test_the_bar_is_full_in_the_end(kind, blobs, monkeypatch):
+    """What steps cost and what epochs were said to cost is the same, as far as it can be known."""
+    bars, init = [], Progress.__init__
+    monkeypatch.setattr(
+        Progress, "__init__", lambda self, *a, **b: bars.append((self, a[1])) or init(self, *a, **b)
+    )
+    short(kind, max_epochs=6, filter=quick()).fit(blobs.X, blobs.y)
+    bar, foreseen = bars[-1]
+    assert bar.done == pytest.approx(bar.total) == pytest.approx(foreseen, rel=0.35)
 
 
 # --- interrupts -----------------------------------------------------------------------------------
@@ -665,7 +690,7 @@ def interrupted(kind, monkeypatch, epoch, **parameters):
         run_epoch = training.run_epoch
 
         class Bar:
-            def step(self):
+            def step(self, cost=1.0):
                 raise KeyboardInterrupt
 
         training.run_epoch = lambda number, bar: run_epoch(number, Bar() if number + 1 == epoch else bar)
@@ -816,7 +841,7 @@ import numpy as np
 from test_trainer import Plain
 
 class Bar:
-    def step(self):
+    def step(self, cost=1.0):
         os.kill(os.getpid(), signal.SIGKILL)
 
 class Killed(Plain):

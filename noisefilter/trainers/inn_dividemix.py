@@ -360,12 +360,26 @@ class _INNDivideMix(CoTraining):
         if epoch == 0:
             self._divide_first()
         record = super().run_epoch(epoch, bar)
+        if self._scores_in(epoch):
+            bar.step(self._scoring_cost())
         return record | {"phase": "warm-up"} if epoch < self.first_epochs else record
+
+    def cost(self, epoch: int) -> float:
+        """Return how long an epoch takes, without the networks that score first: they tell it themselves."""
+        return super().cost(epoch) + (self._scoring_cost() if self._scores_in(epoch) else 0.0)
+
+    def _scoring_cost(self) -> float:
+        """Return how long it takes to score all rows by both networks: pairs of neighbors share a path."""
+        on_paths = 0.75 * self.scorer.n_interior * self.scorer.n_neighbors
+        return self._steps(2 * (1 + on_paths) * len(self.rows))
+
+    def _scores_in(self, epoch: int) -> bool:
+        since = epoch - self.first_epochs
+        return since >= 0 and since % self.rescore_every == 0
 
     def divided(self, which: int) -> Division:
         """Return a new division by scores every few epochs, lines 11 to 16, in between that in use."""
-        since = self.n_epochs_seen - self.first_epochs
-        if since >= 0 and since % self.rescore_every == 0:
+        if self._scores_in(self.n_epochs_seen):
             return self._by_scores(self._scored(which))
         assert self.kept is not None
         return self.kept[which]

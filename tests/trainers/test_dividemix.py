@@ -27,10 +27,10 @@ class Bar:
     """A progress bar that counts."""
 
     def __init__(self):
-        self.steps = 0
+        self.cost = 0.0
 
-    def step(self):
-        self.steps += 1
+    def step(self, cost=1.0):
+        self.cost += cost
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,33 @@ def test_an_epoch_costs_what_the_method_says(n_pixels, parameters, saved):
     assert sizes == {100} if saved.get("alone") else max(sizes) <= 100 - 8  # a batch of the others
     assert beside[0] == beside[1]
     assert beside[0]["backward"] == 0 and 0 <= beside[0]["forward"] < 10  # of one row, to see what comes out
+
+
+@pytest.mark.parametrize(("n_views", "looks"), [(2, 6), (1, 3)])
+def test_the_bar_counts_rows_that_go_forward_in_steps_of_the_warm_up(monkeypatch, n_views, looks):
+    run, _ = training(n=96, warmup=1, batch_size=16)
+    if n_views == 2:
+        run.nets[0].augment = run.nets[1].augment = lambda x, generator: x + 0
+    warm_up, mixmatch = Bar(), Bar()
+    run.run_epoch(0, warm_up)
+    half = Division(np.full(96, 0.9), np.arange(96) < 48)
+    monkeypatch.setattr(_DivideMix, "divided", lambda self, which: half)
+    run.run_epoch(1, mixmatch)
+    step = 16 * 3  # forward, and backward twice as much
+    assert warm_up.cost == pytest.approx(2 * (6 + 96 / step))
+    assert mixmatch.cost == pytest.approx(2 * (48 * (looks + 4 * 3) + 96) / step)
+    assert run.cost(0) == pytest.approx(warm_up.cost) and run.cost(2) == pytest.approx(mixmatch.cost)
+
+
+def test_the_bar_is_told_of_a_warm_up_that_ends_early(digits):
+    run, _ = training(n=96, epochs=9, warmup=4, batch_size=16)
+    warm, later = run.cost(0), run.cost(8)
+    bar = Bar()
+    run.run_epoch(0, bar)
+    assert bar.cost == pytest.approx(warm) == pytest.approx(2 * (6 + 96 / 48))
+    assert warm == run.cost(3) < run.cost(4) == later
+    run.warmup_epochs = 1
+    assert run.cost(1) == later
 
 
 def test_the_weight_of_guesses_rises_with_the_steps(monkeypatch):

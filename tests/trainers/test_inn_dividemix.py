@@ -22,10 +22,12 @@ from noisefilter.trainers.inn_dividemix import _INNDivideMix
 
 
 class Bar:
-    """A progress bar that nobody looks at."""
+    """A progress bar that counts."""
 
-    def step(self):
-        pass
+    cost = 0.0
+
+    def step(self, cost=1.0):
+        self.cost += cost
 
 
 class Small(nn.Module):
@@ -276,6 +278,19 @@ def test_the_weight_of_guesses_follows_the_first_estimate():
     run.rate = 0.5
     assert run.unlabeled_weight() == 25.0
     assert training(unlabeled_weight=7).unlabeled_weight() == 7.0
+
+
+def test_the_bar_is_told_of_scorings(watched):
+    run = watched["run"] = training(n_neighbors=4, n_interior=2, batch_size=16)
+    plain, scoring = run.cost(4), run.cost(5)
+    assert [run.cost(epoch) == scoring for epoch in range(8)] == [False] * 3 + [True, False] * 2 + [True]
+    assert (scoring - plain) * 48 == pytest.approx(2 * 60 * (1 + 0.75 * 2 * 4))
+    told = []
+    for epoch in range(5):
+        bar = Bar()
+        run.run_epoch(epoch, bar)
+        told.append(bar.cost)
+    assert told[3] - told[4] == pytest.approx(scoring - plain)
 
 
 # --- a verdict to start from ----------------------------------------------------------------------
