@@ -20,9 +20,9 @@ from noisefilter import estimates, splits
 from noisefilter.balance import Mixing
 from noisefilter.batches import Rows, count_batches, picked
 from noisefilter.contrastive import MeanTeacher
-from noisefilter.errors import InputTypeError, TrainingDivergedError
+from noisefilter.errors import InputTypeError
 from noisefilter.models import NetModel, build_model, check_outputs
-from noisefilter.net import Net, local_seed
+from noisefilter.net import Net, check_finite_outputs, local_seed
 from noisefilter.progress import Progress
 from noisefilter.scores import log_probability
 from noisefilter.semisupervised import TRAINED, Blends, mixmatch_epoch, passes, ramp
@@ -380,11 +380,7 @@ class CoTraining(ABC):
         """Return the probabilities (m, K) of one network."""
         with self.answering(which):
             probs = self.nets[which].evaluate(rows)[0]
-        if not np.isfinite(probs).all():
-            raise TrainingDivergedError(
-                "The trained network must give finite outputs, got NaN or infinity. "
-                "A smaller lr= usually helps."
-            )
+        check_finite_outputs(probs)
         return probs
 
     def answering(self, which: int) -> AbstractContextManager[None]:

@@ -661,11 +661,7 @@ class Net(NeuralNetClassifier):
 
     def _end_epoch(self, loss: Tensor, recorder: Recorder, rows: Rows, codes: Tensor) -> bool:
         """Close the epoch; returns whether training is to end here."""
-        if not torch.isfinite(loss):
-            raise TrainingDivergedError(
-                f"The training loss must stay finite, got {float(loss)} in epoch {recorder.epoch + 1}. "
-                "A smaller lr= usually helps."
-            )
+        check_finite_loss(float(loss), recorder.epoch)
         rate = self.optimizer_.param_groups[0]["lr"] if hasattr(self, "optimizer_") else float("nan")
         if self._evaluates_epochs() and recorder.wants(recorder.epoch):
             with self.evaluating():
@@ -767,6 +763,23 @@ class Net(NeuralNetClassifier):
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return probabilities (n, K)."""
         return self.evaluate(X)[0]
+
+
+def check_finite_loss(loss: float, epoch: int | None = None) -> None:
+    """Raise TrainingDivergedError unless the loss of an epoch, numbered from 0, is finite."""
+    if not np.isfinite(loss):
+        where = "" if epoch is None else f" in epoch {epoch + 1}"
+        raise TrainingDivergedError(
+            f"The training loss must stay finite, got {loss}{where}. A smaller lr= usually helps."
+        )
+
+
+def check_finite_outputs(*outputs: NDArray[Any]) -> None:
+    """Raise TrainingDivergedError unless all that a trained network says is finite."""
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise TrainingDivergedError(
+            "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
+        )
 
 
 def negative_entropy(probs: Tensor) -> Tensor:

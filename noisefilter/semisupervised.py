@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from noisefilter import losses
 from noisefilter.batches import Rows, shuffled
 from noisefilter.contrastive import MeanTeacher
-from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
+from noisefilter.errors import InputError, ParameterError
 from noisefilter.estimates import finite
-from noisefilter.net import Net
+from noisefilter.net import Net, check_finite_loss
 from noisefilter.progress import Progress
 
 __all__ = [
@@ -332,10 +332,7 @@ def mixmatch_epoch(
             if bar is not None:
                 bar.step(guesses.passes(batch, len(views)) / (2 * TRAINED * batch_size))
     loss, of_labeled, of_unlabeled, uneven = (total / len(halves.labeled)).tolist()
-    if not np.isfinite(loss):
-        raise TrainingDivergedError(
-            f"The training loss must stay finite, got {loss}. A smaller lr= usually helps."
-        )
+    check_finite_loss(loss)
     means = {"loss": loss, "labeled_loss": of_labeled, "unlabeled_loss": of_unlabeled, "penalty": uneven}
     return means | {"n_steps": len(batches)}
 

@@ -12,9 +12,10 @@ from scipy.special import logit
 from noisefilter import splits
 from noisefilter.base import BaseFilter, NoiseEstimate, check_number
 from noisefilter.batches import Rows
-from noisefilter.errors import ParameterError, TrainingDivergedError
+from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture
 from noisefilter.models import Model, SklearnModel, build_model, feeds_raw
+from noisefilter.net import check_finite_outputs
 from noisefilter.splits import Split
 from noisefilter.verdict import Signals
 
@@ -258,10 +259,7 @@ def evaluated(
     """Return the probabilities (n, K) of a trained model, and the features (n, d) given or else its own."""
     probs, own = model.evaluate(rows, features is None)
     features = np.asarray(own) if features is None else features
-    if not (np.isfinite(probs).all() and np.isfinite(features).all()):
-        raise TrainingDivergedError(
-            "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
-        )
+    check_finite_outputs(probs, features)
     return probs, features
 
 

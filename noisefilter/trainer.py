@@ -20,11 +20,12 @@ from noisefilter import __version__, estimates
 from noisefilter.base import check_number
 from noisefilter.batches import LazyRows, Rows, at_hand, choose_device
 from noisefilter.checkpoint import Checkpoints, Saved
-from noisefilter.errors import InputError, InputTypeError, ParameterError, TrainingDivergedError
+from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.fingerprints import count_copies, described, digest, fingerprint
 from noisefilter.handover import judged_by, untouched_of, verdict_of
 from noisefilter.inputs import Labels, as_rows, check_features, check_labels, known_codes
 from noisefilter.models import feeds_raw, loading_callback, remembering_callback, seed_unset
+from noisefilter.net import check_finite_loss, check_finite_outputs
 from noisefilter.progress import Progress
 from noisefilter.scores import best_other
 from noisefilter.states import behind, load_verdict, named, verdict_state
@@ -536,10 +537,7 @@ def _verdict(judged: Judged | Verdict, labels: Labels, method: str) -> Verdict:
     if isinstance(judged, Verdict):
         return replace(_in_labels(judged, labels), method=method)
     probs = np.asarray(judged.probs, dtype=np.float64)
-    if not (np.isfinite(probs).all() and np.isfinite(judged.scores).all()):
-        raise TrainingDivergedError(
-            "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
-        )
+    check_finite_outputs(probs, judged.scores)
     transition = judged.transition
     if transition is None:
         transition = estimates.estimate_transition(probs, labels.codes, judged.noise_rate)
@@ -565,10 +563,7 @@ def _plain(record: Mapping[str, Any], epoch: int) -> dict[str, Any]:
         value = value.item() if hasattr(value, "item") else value
         finite = not isinstance(value, float) or np.isfinite(value)
         if not finite and "loss" in name:
-            raise TrainingDivergedError(
-                f"The training loss must stay finite, got {value} in epoch {epoch + 1}. "
-                "A smaller lr= usually helps."
-            )
+            check_finite_loss(value, epoch)
         plain[name] = value if finite else None
     return plain
 

@@ -12,7 +12,14 @@ from torch import nn
 from noisefilter.augment import CropFlip
 from noisefilter.batches import ArrayRows, picked
 from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
-from noisefilter.net import Net, Recorder, local_seed, negative_entropy
+from noisefilter.net import (
+    Net,
+    Recorder,
+    check_finite_loss,
+    check_finite_outputs,
+    local_seed,
+    negative_entropy,
+)
 from noisefilter.networks import MLP, SmallCNN
 
 RNG = np.random.default_rng(0)
@@ -776,3 +783,15 @@ def test_a_pass_after_each_epoch_records_what_the_network_says_then(blobs):
     assert not np.allclose(plain.recorded_.losses[-1], told.recorded_.losses[-1])
     with pytest.raises(ParameterError, match="record_from must be one of"):
         Net(MLP, record_from="nowhere", **settings).fit(blobs.X, blobs.y)
+
+
+def test_what_is_not_finite_is_named():
+    check_finite_loss(0.5)
+    check_finite_outputs(np.zeros(2), np.ones((2, 3)))
+    with pytest.raises(TrainingDivergedError, match=r"must stay finite, got nan\. A smaller lr= usually"):
+        check_finite_loss(float("nan"))
+    with pytest.raises(TrainingDivergedError, match=r"must stay finite, got inf in epoch 3\."):
+        check_finite_loss(float("inf"), 2)
+    for spoiled in (np.nan, -np.inf):
+        with pytest.raises(TrainingDivergedError, match="must give finite outputs, got NaN or infinity"):
+            check_finite_outputs(np.zeros(2), np.array([[1.0, spoiled]]))
