@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from noisefilter import losses
-from noisefilter.batches import Rows, in_order
+from noisefilter import estimates, losses
+from noisefilter.batches import Rows, in_order, picked
 from noisefilter.errors import ParameterError, TrainingDivergedError
 from noisefilter.net import Net, caught_features, local_seed
 from noisefilter.networks import SevenLayerCNN
@@ -26,6 +26,7 @@ from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE
 
 _EVAL_BATCH = 1000
 _FEWEST_CLEAN = 0.01  # of the rows; fewer, and the threshold stops rising
+_FADING = 0.5  # of earlier epochs, in each
 _RAMP = 9  # n / (n + 9) is the decay that looks back over a tenth of n steps
 LEARN_FROM = ("clean", "clean+id", "all")
 
@@ -110,7 +111,8 @@ class TwoViewNet(Net):
         Smoothing of the labels that clean rows learn, and of those that likelihoods are measured against; in
         [0, 1).
     warmup_epochs : int
-        :math:`t_w`: so many epochs learn from rows taken for clean alone.
+        :math:`t_w`: so many epochs learn from rows taken for clean alone; at most, where there are
+        `planted_rows`.
     warmup_threshold, final_threshold : float
         :math:`\tau_c` and :math:`\tau_m`: thresholds of the clean likelihood when the warm-up and when the
         training ends; Eq. (12) puts straight lines between them.
@@ -128,6 +130,10 @@ class TwoViewNet(Net):
     learn_from : {"clean", "clean+id", "all"}
         Of which groups the batches after the warm-up are made, the ablations of Table 6: rows of others are
         left out of both losses, whose means are over the rows left in.
+    planted_rows : (m,) int array, optional
+        Rows whose label is a wrong one, planted. When these begin to be learned by heart
+        (:func:`noisefilter.estimates.known_by_heart`), looked at after each epoch, the warm-up ends, and the
+        threshold goes on from `warmup_threshold`.
 
     Attributes
     ----------
@@ -136,6 +142,8 @@ class TwoViewNet(Net):
     groups_ : (n,) Tensor
         What each row was taken for in the last epoch. ``history`` has, per epoch, ``threshold``, ``n_clean``,
         ``n_id`` and ``n_ood``.
+    warm_epochs_ : int
+        Epochs of the warm-up, `warmup_epochs` if it has not ended before.
     """
 
     # Of what is pickled, skorch moves these to a device at hand, and what it makes itself.
@@ -159,6 +167,7 @@ class TwoViewNet(Net):
         ood_temperature: float = 10.0,
         ood_cap: float = 5.0,
         learn_from: str = "all",
+        planted_rows: NDArray[np.int64] | None = None,
         **kwargs: Any,
     ):
         super().__init__(module, *args, **kwargs)
@@ -173,9 +182,10 @@ class TwoViewNet(Net):
         self.ood_temperature = ood_temperature
         self.ood_cap = ood_cap
         self.learn_from = learn_from
+        self.planted_rows = planted_rows
 
     _kept_tensors = ("groups_", "warm_sum_", "likelihoods_", "limits_")
-    _kept_values = (*Net._kept_values, "epoch_", "threshold_", "last_threshold_", "frozen_")
+    _kept_values = (*Net._kept_values, "epoch_", "warm_epochs_", "threshold_", "last_threshold_", "frozen_")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -201,6 +211,8 @@ class TwoViewNet(Net):
         self.warm_sum_ = torch.zeros((len(rows), n_classes), device=rows.device)
         self.likelihoods_ = torch.ones(len(rows), device=rows.device)
         self.limits_ = torch.full((n_classes,), torch.inf, device=rows.device)
+        self.predicted_ = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+        self.warm_epochs_ = self.warmup_epochs
         self.epoch_, self.threshold_, self.last_threshold_, self.frozen_ = -1, 0.0, 0.0, False
         self.held_clean_: Tensor | None = None
         self.held_epochs_ = 0
@@ -221,7 +233,7 @@ class TwoViewNet(Net):
     def end(self, rows: Rows, codes: Tensor) -> None:
         """Close a training that :meth:`begin` opened, and let go of what it needed; see :meth:`Net.end`."""
         super().end(rows, codes)
-        del self.warm_sum_, self.likelihoods_, self.held_clean_
+        del self.warm_sum_, self.likelihoods_, self.held_clean_, self.predicted_
 
     def _parts(self) -> dict[str, nn.Module]:
         return {**super()._parts(), "teacher": self.teacher_.module}
@@ -242,10 +254,14 @@ class TwoViewNet(Net):
         """Raise the threshold, unless it has been frozen."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kw)
         self.epoch_ += 1
+        if self.epoch_ < self.warmup_epochs // 2:
+            self.warm_sum_ *= _FADING
+        elif self.epoch_ == self.warmup_epochs // 2 < self.warm_epochs_:
+            self.warm_sum_.zero_()  # what is read if the warm-up lasts
         self.last_threshold_ = self.threshold_
         if not self.frozen_:
             self.threshold_ = scheduled_threshold(
-                self.epoch_, self.max_epochs, self.warmup_epochs, self.warmup_threshold, self.final_threshold
+                self.epoch_, self.max_epochs, self.warm_epochs_, self.warmup_threshold, self.final_threshold
             )
 
     def on_epoch_end(self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kw: Any) -> None:
@@ -259,7 +275,23 @@ class TwoViewNet(Net):
             self.threshold_, self.frozen_ = self.last_threshold_, True
         if self.least_clean > 0:
             self._set_limits(dataset_train[1])
+        if self.planted_rows is not None and len(self.planted_rows) and self.epoch_ < self.warm_epochs_:
+            self._watch(self.planted_rows, *dataset_train)
         super().on_epoch_end(net, dataset_train, dataset_valid, **kw)
+
+    def _watch(self, planted_rows: NDArray[np.int64], rows: Rows, codes: Tensor) -> None:
+        """Look at the planted labels at the end of an epoch, and end the warm-up where they are learned."""
+        planted = picked(rows, planted_rows)
+        with self.evaluating():
+            seen = [self.outputs(planted.take(index)) for index in in_order(planted, _EVAL_BATCH)]
+        # Of the other rows only chance is wanted: as they were seen in training is good enough.
+        predicted = self.predicted_.cpu().numpy()
+        predicted[planted_rows] = torch.cat(seen).argmax(dim=1).cpu().numpy()
+        n_classes = len(self.limits_)
+        known = estimates.known_by_heart(predicted, codes.cpu().numpy(), planted_rows, n_classes)
+        self.history.record("planted_known", known)
+        if known > estimates.BY_HEART:
+            self.warm_epochs_ = self.epoch_ + 1
 
     def _set_limits(self, codes: Tensor) -> None:
         """Note the likelihood that the wanted share of each class has reached in this epoch."""
@@ -286,8 +318,9 @@ class TwoViewNet(Net):
         first, second = (self._log_probs(output) for output in outputs)
         groups = self._groups(first.detach(), second.detach(), target, index)
         self.groups_[index] = groups
-        if self.warmup_epochs // 2 <= self.epoch_ < self.warmup_epochs:
+        if self.epoch_ < self.warm_epochs_:
             self.warm_sum_[index] += first.detach().exp()
+            self.predicted_[index] = first.detach().argmax(dim=1)
         loss = self._objective(first, second, groups, target, views)
         if loss is not None:
             loss.backward()
@@ -331,7 +364,7 @@ class TwoViewNet(Net):
         """Return the loss of the batch, ``None`` where there is nothing in it to learn from."""
         clean, strange = groups == CLEAN, groups == OOD_NOISE
         targets = losses.smoothed(target, first.shape[1], self.eps_target)
-        if self.epoch_ < self.warmup_epochs:
+        if self.epoch_ < self.warm_epochs_:
             if not clean.any():
                 return None
             return losses.two_view_cross_entropy(first[clean], second[clean], targets[clean]).mean()
@@ -357,12 +390,12 @@ class TwoViewNet(Net):
     def warm_probs(self) -> NDArray[np.float32] | None:
         """Return the first view's probabilities (n, K) averaged over the second half of the warm-up.
 
-        ``None`` before these epochs, and without a warm-up. Nobody has told the network what to say of
-        rejected rows by then.
+        Of a warm-up that ended in its first half, over all of it, an epoch counting half of the next.
+        ``None`` without a warm-up. Nobody has told the network what to say of rejected rows by then.
         """
         # Each look adds a distribution; where an epoch was interrupted, some rows had one more than others.
-        seen = self.warm_sum_.sum(dim=1, keepdim=True).round()
-        return (self.warm_sum_ / seen).cpu().numpy() if seen.min() >= 1 else None
+        seen = self.warm_sum_.sum(dim=1, keepdim=True)
+        return (self.warm_sum_ / seen).cpu().numpy() if seen.min() > 0 else None
 
     # -- after training ---------------------------------------------------------------------------
 

@@ -33,7 +33,6 @@ __all__ = ["CoTraining", "Division", "two_nets"]
 
 _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress bar reads it
-_BY_HEART = 0.1  # of planted labels, beyond chance
 _TURNED_OVER = 0.5  # of the rows change sides
 _REMEMBERED = 0.9  # of earlier epochs, in each
 _BLEND = "blend."
@@ -258,7 +257,7 @@ class CoTraining(ABC):
             bar.step(self._steps(2 * len(self.rows)))
             if len(self.probe_rows):
                 record["planted_known"] = known_by_heart
-                if known_by_heart > _BY_HEART:
+                if known_by_heart > estimates.BY_HEART:
                     self.warmup_epochs = epoch + 1
             if epoch + 1 == self.warmup_epochs:
                 self.rate = self._estimated_rate()
@@ -357,19 +356,9 @@ class CoTraining(ABC):
         self.prob_sum = _REMEMBERED * self.prob_sum + together(both)
         self.n_seen = _REMEMBERED * self.n_seen + 1.0
         self.n_epochs_seen = epoch + 1
-        return float(np.mean([self._known_by_heart(probs.argmax(axis=1)) for probs in both]))
-
-    def _known_by_heart(self, predicted: NDArray[np.int64]) -> float:
-        """Compare planted labels with what is predicted, and with how often any other label is.
-
-        Two standard errors are taken off: of few planted labels some are predicted by chance.
-        """
-        if not len(self.probe_rows):
-            return 0.0
-        others = np.delete(predicted != self.codes, self.probe_rows)
-        chance = others.mean() / (self.n_classes - 1)
-        error = np.sqrt(chance * (1.0 - chance) / len(self.probe_rows))
-        return float((predicted[self.probe_rows] == self.probe_codes).mean() - chance - 2.0 * error)
+        learned, planted, k = self.learned.cpu().numpy(), self.probe_rows, self.n_classes
+        known = [estimates.known_by_heart(probs.argmax(axis=1), learned, planted, k) for probs in both]
+        return float(np.mean(known))
 
     def _note(self, both: list[NDArray[Any]]) -> None:
         """Keep what later divisions are made of: the losses, by the predictions of both networks."""

@@ -20,6 +20,7 @@ __all__ = [
     "estimate_noise_rate",
     "estimate_transition",
     "finite",
+    "known_by_heart",
     "memorization",
     "noise_rate_interval",
     "shrunk_transition",
@@ -35,6 +36,7 @@ _SMALLEST = 1e-12
 BLENDED_DOUBT, PATH_DOUBT = (0.4, 0.5), (0.55, 0.4)
 # How far the ratio and the rate read off the probes were off on the benchmark; see noise_rate_interval.
 _RATIO_RANGE, _PROBE_RANGE, _FLOOR = (0.75, 1.1), (0.6, 1.1), 0.005
+BY_HEART = 0.1  # of planted labels, beyond chance: from then on a network has begun to memorize
 _SIGMAS = 1.64  # 90 % of a normal distribution lie within
 
 
@@ -187,6 +189,38 @@ def memorization(
     rivals[np.arange(len(codes)), logs.argmax(axis=1)] = second
     others = (logs - rivals)[codes[:, None] != np.arange(probs.shape[1])]
     return max(0.0, float(planted - np.median(others)))
+
+
+def known_by_heart(
+    predicted: NDArray[Any], learned: NDArray[Any], probe_rows: NDArray[Any], n_classes: int
+) -> float:
+    """Return which share of the planted labels is predicted, beyond what chance would have it.
+
+    Chance is how often other rows are predicted as any one class that their label does not name. Two standard
+    errors are taken off: of few planted labels some are predicted by chance.
+
+    Parameters
+    ----------
+    predicted : (n,) int array
+        Classes that the network predicts, 0..K-1.
+    learned : (n,) int array
+        Labels that it learns, planted ones among them.
+    probe_rows : (m,) int array
+        Rows whose label is planted.
+    n_classes : int
+        K.
+
+    Returns
+    -------
+    float
+        At most 1, 0 without planted labels.
+    """
+    if not len(probe_rows):
+        return 0.0
+    named = predicted == learned
+    chance = np.delete(~named, probe_rows).mean() / (n_classes - 1)
+    error = np.sqrt(chance * (1.0 - chance) / len(probe_rows))
+    return float(named[probe_rows].mean() - chance - 2.0 * error)
 
 
 def estimate_transition(

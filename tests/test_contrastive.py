@@ -9,6 +9,7 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
+from noisefilter import estimates
 from noisefilter.batches import ArrayRows, shuffled
 from noisefilter.contrastive import JoSRCNetwork, MeanTeacher, TwoViewNet, two_view_net
 from noisefilter.errors import ParameterError, TrainingDivergedError
@@ -302,6 +303,47 @@ def test_probabilities_of_the_second_half_of_the_warm_up(blobs):
                 expected[index.numpy()] += probs.numpy() / len(read)
         np.testing.assert_allclose(net.warm_probs(), expected, atol=1e-6)
     assert make(warmup_epochs=0).fit(blobs.X, blobs.y).warm_probs() is None
+
+
+def planted(blobs, n=30):
+    codes, rows = blobs.y.copy(), np.arange(n)
+    codes[rows] = (codes[rows] + 1) % 3
+    return codes, rows
+
+
+def test_a_warm_up_ends_when_planted_labels_are_known_by_heart(blobs):
+    class Spying(TwoViewNet):
+        def _groups(self, first, second, target, index):
+            self.seen.append((self.epoch_, index, first.exp()))
+            return super()._groups(first, second, target, index)
+
+    codes, rows = planted(blobs, 20)
+    settings = {"max_epochs": 40, "warmup_epochs": 36, "augment": None, "lr": 0.2, "batch_size": 10}
+    wide = {"module": MLP, "module__n_inputs": 5, "module__n_classes": 3, "module__hidden": (256,),
+            "module__dropout": 0.0, "module__noise": 0.0}  # fmt: skip
+    net = Spying(**make(**settings | wide, planted_rows=rows).get_params())
+    net.seen = []
+    net.fit(blobs.X[:100], codes[:100])
+    known = [epoch["planted_known"] for epoch in net.history if "planted_known" in epoch]
+    assert 1 < net.warm_epochs_ == len(known) < 18
+    assert max(known[:-1]) <= estimates.BY_HEART < known[-1]
+    thresholds = net.history[:, "threshold"]
+    late = (40 - 1 - net.warm_epochs_) / (40 - net.warm_epochs_)
+    assert thresholds[net.warm_epochs_] == 0.8
+    assert thresholds[-1] == pytest.approx(0.8 + late * 0.13)
+    expected = np.zeros((100, 3))
+    for epoch, index, probs in net.seen:
+        if epoch < net.warm_epochs_:
+            expected[index.numpy()] += probs.numpy() * 0.5 ** (net.warm_epochs_ - 1 - epoch)
+    np.testing.assert_allclose(net.warm_probs(), expected / expected.sum(1, keepdims=True), atol=1e-6)
+
+
+def test_a_warm_up_lasts_where_planted_labels_are_not_learned(blobs):
+    codes, rows = planted(blobs)
+    net = make(planted_rows=rows, max_epochs=6, warmup_epochs=4).fit(blobs.X, codes)
+    plain = make(max_epochs=6, warmup_epochs=4).fit(blobs.X, codes)
+    assert net.warm_epochs_ == 4 and max(net.history[:4, "planted_known"]) <= estimates.BY_HEART
+    assert np.array_equal(net.predict_proba(blobs.X), plain.predict_proba(blobs.X))  # looking changes nothing
 
 
 # --- the last look --------------------------------------------------------------------------------

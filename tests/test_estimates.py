@@ -80,3 +80,20 @@ def test_a_verdict_carries_the_range_of_its_own_estimate_only():
     other = INNScorer(split="joint").fit_signals(signals, codes).verdict_
     assert other.estimated_noise_rate != verdict.estimated_noise_rate
     assert other.noise_rate_interval is None
+
+
+def test_planted_labels_are_known_by_heart_beyond_chance():
+    rng = np.random.default_rng(0)
+    learned = rng.integers(3, size=60)
+    planted = np.arange(6) * 10
+    predicted = learned.copy()
+    predicted[planted] = (learned[planted] + 1) % 3
+    predicted[planted[0]] = learned[planted[0]]  # one of six
+    wrong = np.setdiff1d(np.arange(0, 60, 7), planted)
+    predicted[wrong] = (learned[wrong] + 1) % 3
+    chance = len(wrong) / 54 / 2
+    expected = 1 / 6 - chance - 2 * np.sqrt(chance * (1 - chance) / 6)
+    assert estimates.known_by_heart(predicted, learned, planted, 3) == pytest.approx(expected)
+    assert expected < estimates.BY_HEART  # few of few are chance
+    assert estimates.known_by_heart(learned, learned, planted, 3) == 1.0
+    assert estimates.known_by_heart(predicted, learned, planted[:0], 3) == 0.0

@@ -87,7 +87,9 @@ class JoSRCSelector(NetworkFilter):
     eps_js : float, default=0.1
         :math:`\epsilon` of the labels in :math:`P_{clean}`; likewise.
     warmup_epochs : int, optional
-        :math:`t_w`: so many epochs learn from the clean rows alone. Default: two thirds of the epochs.
+        :math:`t_w`: so many epochs learn from the clean rows alone. At most, where there are `probes`: when
+        the network begins to know the planted labels by heart, the warm-up ends. Default: two thirds of the
+        epochs.
     warmup_threshold, final_threshold : float, optional
         :math:`\tau_c` and :math:`\tau_m` in [0, 1]: the threshold rises from 0 to the first in the warm-up,
         and to the second by the end, Eq. (12). If hardly a row, less than 1 %, reaches it in an epoch, it
@@ -158,7 +160,8 @@ class JoSRCSelector(NetworkFilter):
     and thereby on no other row.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: smaller smoothing,
-    and thresholds that follow from it; a warm-up of two thirds of the epochs; no class runs out of clean
+    and thresholds that follow from it; a warm-up of two thirds of the epochs, which ends
+    before planted labels are learned by heart; no class runs out of clean
     rows; corrected log-odds, the default decision rule with its planted labels, and a shared score of
     strangeness, read off the warm-up; SGD; the small networks. Kept by it: the teacher is in evaluation
     mode, and its running statistics follow the student's (in the official code they stay as they began); it
@@ -279,7 +282,7 @@ class JoSRCSelector(NetworkFilter):
     ) -> tuple[Signals, _Fitted]:
         self._check_smoothing(n_classes)
         planted = self._plant(codes, n_classes, rng)
-        net = self._two_view_net(rows, n_classes, rng)
+        net = self._two_view_net(rows, n_classes, rng, planted_rows=planted.probes.get("probe_rows"))
         NetModel(net).train(rows, planted.trained, n_classes)
         return look_again(net, rows, planted, features), _Fitted(net, first_row(rows))
 

@@ -71,7 +71,9 @@ class JoSRCClassifier(BaseTrainer):
     eps_js : float, default=0.1
         :math:`\epsilon` of the labels in :math:`P_{clean}`; likewise.
     warmup_epochs : int, optional
-        :math:`t_w`: so many epochs learn from the clean rows alone. Default: two thirds of the epochs.
+        :math:`t_w`: so many epochs learn from the clean rows alone. At most, where there are `probes`: when
+        the network begins to know the planted labels by heart, the warm-up ends. Default: two thirds of the
+        epochs.
     warmup_threshold, final_threshold : float, optional
         :math:`\tau_c` and :math:`\tau_m` in [0, 1]: the threshold rises from 0 to the first in the warm-up,
         and to the second by the end, Eq. (12). If hardly a row, less than 1 %, reaches it in an epoch, it
@@ -125,8 +127,9 @@ class JoSRCClassifier(BaseTrainer):
     teacher; four passes over all rows for the verdict.
 
     ``history_`` has, for each epoch, ``phase``, ``loss``, ``threshold``, the sizes of the three groups
-    ``n_clean``, ``n_id`` and ``n_ood``, and ``lr``. While the verdict of a filter is held, no threshold
-    decides, and it is None.
+    ``n_clean``, ``n_id`` and ``n_ood``, and ``lr``; in the warm-up also ``planted_known``, the share of
+    planted labels that are known by heart (:func:`noisefilter.estimates.known_by_heart`). While the verdict
+    of a filter is held, no threshold decides, and it is None.
 
     Deviations from the paper are those of :class:`noisefilter.JoSRCSelector`, which are listed there;
     :meth:`as_published` undoes those that are parameters. Planted rows are never among the clean rows of
@@ -244,7 +247,9 @@ class JoSRCClassifier(BaseTrainer):
         selector._check_smoothing(n_classes)
         selector._warn_of_smoothing(n_classes, stacklevel=5)
         planted = selector._plant(codes, n_classes, rng)
-        net = selector._two_view_net(rows, n_classes, rng, learn_from=self.learn_from)
+        net = selector._two_view_net(
+            rows, n_classes, rng, learn_from=self.learn_from, planted_rows=planted.probes.get("probe_rows")
+        )
         net.set_params(random_state=int(rng.randint(2**31 - 1)), verbose=0)
         training = _JoSRC(net, rows, codes, n_classes, planted=planted, selector=selector, trainer=self)
         if given is not None:
@@ -299,8 +304,9 @@ class _JoSRC:
         with self._answering():
             self.net.settle_inference(self.rows)  # not by the first rows that somebody asks about
         seen = self.net.history[-1]
-        phase = "warm-up" if epoch < self.net.warmup_epochs else "joint"
-        groups = {name: seen[name] for name in ("threshold", "n_clean", "n_id", "n_ood")}
+        phase = "warm-up" if epoch < self.net.warm_epochs_ else "joint"
+        names = ("threshold", "n_clean", "n_id", "n_ood", "planted_known")
+        groups = {name: seen[name] for name in names if name in seen}
         return {"phase": phase, "loss": seen["train_loss"], **groups, "lr": seen["event_lr"]}
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -410,17 +410,6 @@ def test_the_confidence_penalty_is_the_nets_objective():
     assert {net.objective for net in punished.nets} == {"cross_entropy_ne"}
 
 
-def test_few_planted_labels_do_not_end_a_warm_up_by_chance():
-    run, _ = training(n=60, probes=0.1)
-    right = run.codes.copy()
-    right[run.probe_rows[0]] = run.probe_codes[0]  # one of six
-    wrong = np.arange(60) % 7 == 0
-    right[wrong] = (right[wrong] + 1) % 3
-    assert run._known_by_heart(right) <= 0.1
-    right[run.probe_rows] = run.probe_codes
-    assert run._known_by_heart(right) > 0.1
-
-
 def test_where_every_label_is_believed_history_says_that_training_is_supervised(monkeypatch):
     run, _ = training(warmup=1)
     run.run_epoch(0, Bar())

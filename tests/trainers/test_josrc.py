@@ -301,7 +301,9 @@ def test_the_record_of_an_epoch(blobs):
     assert thresholds == pytest.approx([0, 0.4, 0.8, 0.84, 0.88])
     for record in model.history_:
         assert record["n_clean"] + record["n_id"] + record["n_ood"] == 300
-        assert list(record) == ["epoch", "phase", "loss", "threshold", "n_clean", "n_id", "n_ood", "lr"]
+        watched = ["planted_known"] if record["phase"] == "warm-up" else []
+        sizes = ["n_clean", "n_id", "n_ood"]
+        assert list(record) == ["epoch", "phase", "loss", "threshold", *sizes, *watched, "lr"]
     assert [record["lr"] for record in model.history_] == pytest.approx([0.05, 0.05, 0.01, 0.002, 0.002])
 
 
