@@ -306,7 +306,7 @@ def test_what_is_no_model_or_another_kind_is_told_without_loading_torch(trained,
 
 def test_the_snippet_of_the_documentation_runs(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "training").symlink_to(trained / "columns")
+    (tmp_path / "income").symlink_to(trained / "columns")
     pd.read_csv(trained / "people.csv").drop(columns="label").to_csv(tmp_path / "new.csv", index=False)
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     (snippet,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "joblib" in block]
