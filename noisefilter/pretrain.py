@@ -152,7 +152,7 @@ def simclr_weights(
     if not temperature > 0:
         raise ParameterError(f"temperature must be greater than 0, got {temperature!r}.")
     if len(rows) < 2:
-        raise InputError(f"X must have at least 2 rows to tell apart, got {len(rows)}.")
+        raise InputError(f"X must have at least 2 rows to tell apart, got {len(rows)} sample(s).")
     views = simclr_views(rows) if views is None else views
     course = _Contrast(
         net, rows, epochs=epochs, seed=seed, batch_size=batch_size, lr=lr, temperature=temperature,
@@ -361,7 +361,7 @@ def cluster_entropy(probs: NDArray[Any]) -> float:
     """
     mean = np.asarray(probs, dtype=np.float64).mean(axis=0)
     mean = mean / mean.sum()
-    return float(-xlogy(mean, mean).sum() / math.log(len(mean)))
+    return float(-xlogy(mean, mean).sum() / math.log(len(mean))) if len(mean) > 1 else 1.0
 
 
 def matched_clusters(
@@ -712,7 +712,7 @@ def _scan_pass(
             loss.backward()
             for optimizer in optimizers:
                 optimizer.step()
-            share = entropy / math.log(anchors.shape[1])
+            share = entropy / math.log(max(2, anchors.shape[1]))
             total += torch.stack([loss, alike, share]).detach() * len(index)
             n_steps += 1
             if bar is not None:

@@ -257,6 +257,11 @@ class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Unlabeled):
         check_is_fitted(self, "module_")
         return encoded(self._net, self._later(X))
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # features are float32
+        return tags
+
     def _rows(self, checked: Any, device: Any) -> Rows:
         return as_rows(checked, device=device, channels=self.channels, raw=feeds_raw(self.estimator))
 
@@ -289,7 +294,7 @@ class SCANClusterer(ClusterMixin, _Unlabeled):
     Parameters
     ----------
     n_clusters : int, default=10
-        K, at least 2.
+        K, at least 1.
     simclr : SimCLR, optional
         Prototype of the training before, cloned; for images only. It gives the network too. Where its
         ``random_state`` is None it gets that of the clusterer.
@@ -490,17 +495,14 @@ class SCANClusterer(ClusterMixin, _Unlabeled):
         )  # fmt: skip
 
     def _check_size(self, n: int) -> None:
-        if n < self.n_clusters:
+        if n < max(2, self.n_clusters):
             raise InputError(
-                f"X must have at least n_clusters={self.n_clusters} rows, got {n} sample(s). "
-                "Ask for fewer clusters."
+                f"X must have at least 2 rows, and n_clusters={self.n_clusters} of them, got {n} sample(s)."
             )
 
     def _check_parameters(self) -> None:
         self._check_shared()
-        check_at_least_1(self, "n_neighbors")
-        two = ("a whole number of at least 2", lambda value: value >= 2)
-        check_number("n_clusters", self.n_clusters, Integral, *two)
+        check_at_least_1(self, "n_clusters", "n_neighbors")
         check_number("weight_decay", self.weight_decay, Real, *_LEAST)
         check_number("entropy_weight", self.entropy_weight, Real, *_LEAST)
         if not (self.simclr is None or isinstance(self.simclr, SimCLR)):
