@@ -69,7 +69,8 @@ def load(
         Show a progress bar, where loading takes long enough for one.
     **options
         The keyword-only arguments of what opens the source and of its ``load``, such as ``image_size`` for
-        folders: see `load_npz`, `load_image_folder`, `load_cifar`, `TableStore` and `HubStore`.
+        folders, or ``labeled=False`` for rows without labels, which then have empty texts for them: see
+        `load_npz`, `load_image_folder`, `load_cifar`, `TableStore` and `HubStore`.
 
     Raises
     ------

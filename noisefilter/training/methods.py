@@ -15,6 +15,7 @@ _TRAINERS = {
     "dividemix": ("dividemix", "DivideMixClassifier"),
     "inn_dividemix": ("inn_dividemix", "INNDivideMixClassifier"),
     "josrc": ("josrc", "JoSRCClassifier"),
+    "vrlvmix": ("vrlvmix", "VRLVMixClassifier"),
 }
 METHODS = tuple(_TRAINERS)
 FILTERS = ("none", *methods.METHODS)

@@ -20,7 +20,7 @@ from noisefilter.datasets import Source, Store
 from noisefilter.datasets.arrays import ArrayStore
 from noisefilter.errors import InputError, ParameterError
 
-__all__ = ["MODEL", "Trained", "predict", "trained_on", "write_model"]
+__all__ = ["MODEL", "TrainedOn", "predict", "trained_on", "write_model"]
 
 MODEL = "model.joblib"
 _REMEMBERED = ("backbone", "image", "image_size", "x_key")
@@ -81,7 +81,7 @@ def predict(
             _show(data, labels.tolist(), out)
 
 
-class Trained(NamedTuple):
+class TrainedOn(NamedTuple):
     """What kind of rows a model was trained on, as ``training.json`` says it.
 
     Attributes
@@ -105,11 +105,11 @@ class Trained(NamedTuple):
     options: dict[str, Any]
 
 
-def trained_on(data: Source, typed: Mapping[str, Any]) -> Trained:
+def trained_on(data: Source, typed: Mapping[str, Any]) -> TrainedOn:
     """Return what kind of rows these are that were read by the options that were typed."""
     options = {name: typed[name] for name in _REMEMBERED if name in typed}
     shape, dtype = list(data.X.shape[1:]), str(data.X.dtype)
-    return Trained(shape, dtype, data.columns is not None, "features" in typed, options)
+    return TrainedOn(shape, dtype, data.columns is not None, "features" in typed, options)
 
 
 def write_model(path: Path, data: Source, trainer: Any) -> None:
@@ -130,9 +130,9 @@ def _marker(folder: Path) -> dict[str, Any]:
     return marker if isinstance(marker, dict) else {}
 
 
-def _trained(folder: Path) -> Trained:
+def _trained(folder: Path) -> TrainedOn:
     try:
-        trained = Trained(**_marker(folder)["rows"])
+        trained = TrainedOn(**_marker(folder)["rows"])
         if (folder / MODEL).is_file():
             return trained
     except (KeyError, TypeError):
@@ -163,7 +163,7 @@ def _check_out(out: Path, model: Path, source: str) -> None:
         raise InputError(f"out must be outside the folder of the model, got {str(out)!r}.")
 
 
-def _check_alike(trained: Trained, store: Store, source: str, features: Any) -> None:
+def _check_alike(trained: TrainedOn, store: Store, source: str, features: Any) -> None:
     """Refuse, before the model is read, rows that it cannot have been trained on."""
     if trained.features and features is None:
         raise ParameterError("features must be given for a model that was trained on an embedding, got none.")
@@ -185,7 +185,7 @@ def _check_alike(trained: Trained, store: Store, source: str, features: Any) -> 
         raise InputError(f"source must be {wanted}, as in training, got {source!r} ({store.description}).")
 
 
-def _read(trained: Trained, store: Store, reading: Mapping[str, Any], fitted: Any, verbose: bool) -> Source:
+def _read(trained: TrainedOn, store: Store, reading: Mapping[str, Any], fitted: Any, verbose: bool) -> Source:
     """Make new rows numeric as those of the training were."""
     hints: dict[str, Any] = {}
     if trained.columns:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits as sklearn_digits
 from torchvision import datasets as torchvision_datasets
 
-from noisefilter.datasets import load, load_cifar, load_digits, load_npz, open_store
+from noisefilter.datasets import load, load_cifar, load_digits, load_npz, loaded, open_store, opened
 from noisefilter.datasets.arrays import ArrayStore, read_features
 from noisefilter.errors import InputError, ParameterError
 
@@ -121,6 +121,22 @@ def test_cifar_10(cifar):
     assert source.X.dtype == np.uint8
     assert source.X[3, 5, 7, 2] == pixels[3].reshape(3, 32, 32)[2, 5, 7]
     assert load_cifar(root, "cifar10", train=False).y.tolist() == ["j", "i", "h"]
+
+
+def test_rows_to_predict_are_the_test_images_without_their_labels(cifar):
+    root, _ = cifar
+    store, reading = opened("cifar10", {"root": root}, labeled=False, train=False, image_size=9)
+    assert reading == {} and len(store) == 3
+    source = loaded(store, reading, image_size=32, columns=None)
+    assert np.array_equal(source.X, load_cifar(root, "cifar10", train=False).X)
+
+
+def test_an_archive_without_labels(tmp_path):
+    np.savez(tmp_path / "rows.npz", X=np.eye(3))
+    source = load(tmp_path / "rows.npz", labeled=False)
+    assert source.y.tolist() == ["", "", ""] and source.description == "rows.npz: X (3, 3) float64"
+    with pytest.raises(InputError, match="y_key must name an array"):
+        load(tmp_path / "rows.npz")
 
 
 def test_cifar_100(cifar):

@@ -165,14 +165,16 @@ def test_hugging_face_data_sets_of_images_and_of_columns(run, tmp_path, trainers
     datasets.Dataset.from_dict(images, kinds).save_to_disk(str(tmp_path / "images"))
     cells = {"size": rng.normal(size=20), "color": rng.choice(["red", "blue"], 20)}
     labeled = {**cells, "label": images["label"]}
-    datasets.Dataset.from_dict(labeled).save_to_disk(str(tmp_path / "columns"))
+    for name in ("columns", "test-columns"):
+        datasets.Dataset.from_dict(labeled).save_to_disk(str(tmp_path / name))
     only = datasets.Features({"image": datasets.Image()})
     parts = {"more": datasets.Dataset.from_dict({"image": images["image"]}, only)}
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "new-images"))
     datasets.Dataset.from_dict(cells).save_to_disk(str(tmp_path / "new-columns"))
     frame = pd.DataFrame(cells)
+    tested = ("--test", tmp_path / "test-columns")
     for kind, X, options in (
-        ("images", pixels, ("--image-size", 8)), ("columns", numeric(frame).X, ())
+        ("images", pixels, ("--image-size", 8)), ("columns", numeric(frame).X, tested)
     ):  # fmt: skip
         out = tmp_path / f"t-{kind}"
         assert run("train", tmp_path / kind, "--out", out, *options, "--epochs", 1, "--quiet")[0] == 0
