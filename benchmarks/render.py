@@ -17,7 +17,9 @@ import audit
 import epoch
 import filters
 import openset
+import pretrain
 import tables
+import training
 import variation
 
 HERE = Path(__file__).parent
@@ -140,9 +142,19 @@ def open_set() -> str:
     return resumed(openset)
 
 
+def trainers() -> str:
+    """Trainers beside plain training."""
+    return resumed(training)
+
+
 def loss_variation() -> str:
     """Loss variation beside the loss."""
     return resumed(variation)
+
+
+def without_labels() -> str:
+    """SimCLR and SCAN."""
+    return resumed(pretrain)
 
 
 def dividemix_epoch() -> str:
@@ -164,6 +176,7 @@ SECTIONS = {
     "audit-short": audit_short, "audit": audit_full, "speed": speed, "memorizing": memorizing,
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
+    "pretrain": without_labels, "training": trainers,
 }  # fmt: skip
 
 

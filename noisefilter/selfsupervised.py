@@ -19,7 +19,6 @@ from sklearn.base import (
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from noisefilter.augment import simclr_views
 from noisefilter.base import check_number
 from noisefilter.batches import Rows, at_hand, choose_device, first_row
 from noisefilter.errors import InputError, InputTypeError, ParameterError
@@ -267,11 +266,10 @@ class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Unlabeled):
 
     def _trained(self, rows: Rows, n_outputs: int, seed: int) -> tuple[Net, dict[str, Any]]:
         """Return a net with so many outputs, untrained, and the weights that SimCLR found for it."""
-        views = simclr_views(rows) if self.views is None else self.views
         net = untrained_net(self.estimator, self.network, rows, n_outputs, seed)
         return net, simclr_weights(
             net, rows, epochs=self.max_epochs, seed=seed, batch_size=self.batch_size, lr=self.lr,
-            temperature=self.temperature, weight_decay=self.weight_decay, views=views,
+            temperature=self.temperature, weight_decay=self.weight_decay, views=self.views,
             checkpoint_dir=self.checkpoint_dir, verbose=self.verbose,
         )  # fmt: skip
 
@@ -361,7 +359,7 @@ class SCANClusterer(ClusterMixin, _Unlabeled):
     >>> from sklearn.metrics import adjusted_rand_score
     >>> from noisefilter import SCANClusterer
     >>> X, y = load_digits(return_X_y=True)
-    >>> clusters = SCANClusterer(n_clusters=10, random_state=0).fit_predict(X[:600])
+    >>> clusters = SCANClusterer(n_clusters=10, max_epochs=40, random_state=0).fit_predict(X[:600])
     >>> bool(adjusted_rand_score(y[:600], clusters) > 0.5)
     True
     """
