@@ -296,8 +296,8 @@ def main() -> None:
     cells = []
     for each in CELLS:
         cells.append(cell(args.data, args.authors, args.repeats, *each))
+        RESULTS.write_text(json.dumps({"cells": cells, "machine": machine()}, indent=2) + "\n")
         print(table(cells[-1:]), flush=True)
-    RESULTS.write_text(json.dumps({"cells": cells, "machine": machine()}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
