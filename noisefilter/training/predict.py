@@ -208,7 +208,7 @@ def _show(data: Source, labels: list[Any], out: Path) -> None:
     """Print what was predicted."""
     counts = Counter(labels).most_common()
     shown = ", ".join(f"{label} ({count:,})" for label, count in counts[:_CLASSES_SHOWN])
-    more = f" and {len(counts) - _CLASSES_SHOWN:,} more classes" if len(counts) > _CLASSES_SHOWN else ""
+    more = f" and {len(counts) - _CLASSES_SHOWN:,} more" if len(counts) > _CLASSES_SHOWN else ""
     lines = [("source", data.description), ("rows", f"{len(data):,}"), ("predicted", f"{shown}{more}")]
     if data.left_out:
         lines.append(("left out", f"{len(data.left_out):,}, such as {data.left_out[0]!r}"))
