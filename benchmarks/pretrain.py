@@ -148,9 +148,9 @@ def matched(clusters: Any, truth: Any) -> float:
     return float((matched_clusters(clusters, truth, 10)[clusters] == truth).mean())
 
 
-def done() -> list[dict[str, Any]]:
+def done(path: Path = RESULTS) -> list[dict[str, Any]]:
     """Read the results that are there."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def tables() -> str:
@@ -204,7 +204,7 @@ def main() -> None:
         print(tables())
         return
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    there = {tuple(record[name] for name in NAMES) for record in done()}
+    there = {tuple(record[name] for name in NAMES) for record in done(args.results)}
     for key in product(args.networks, args.rows, args.epochs, args.seeds):
         if key in there:
             continue
