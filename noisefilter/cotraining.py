@@ -24,7 +24,7 @@ from noisefilter.errors import InputTypeError
 from noisefilter.models import NetModel, build_model, check_outputs
 from noisefilter.net import Net, check_finite_outputs, local_seed
 from noisefilter.progress import Progress
-from noisefilter.scores import log_probability
+from noisefilter.scores import log_probability, unpenalized
 from noisefilter.semisupervised import TRAINED, Blends, mixmatch_epoch, passes, ramp
 from noisefilter.states import behind, named
 from noisefilter.verdict import Judged
@@ -34,6 +34,7 @@ __all__ = ["CoTraining", "Division", "two_nets"]
 _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress bar reads it
 _TURNED_OVER = 0.5  # of the rows change sides
+_OVERSURE = 1.25  # how much too sure networks may be of rows whose labels they do not learn
 _REMEMBERED = 0.9  # of earlier epochs, in each
 _BLEND = "blend."
 
@@ -353,7 +354,10 @@ class CoTraining(ABC):
         """
         both = [self._evaluated(which, self.rows) for which in range(2)]
         self._note(both)
-        self.prob_sum = _REMEMBERED * self.prob_sum + together(both)
+        told = both
+        if epoch < self.warmup_epochs and self.nets[0].objective == "cross_entropy_ne":
+            told = [unpenalized(probs) for probs in both]
+        self.prob_sum = _REMEMBERED * self.prob_sum + together(told)
         self.n_seen = _REMEMBERED * self.n_seen + 1.0
         self.n_epochs_seen = epoch + 1
         learned, planted, k = self.learned.cpu().numpy(), self.probe_rows, self.n_classes
@@ -395,9 +399,16 @@ class CoTraining(ABC):
         )
 
     def judged(self) -> Judged:
-        """Judge the rows by the averaged predictions, as many as were found wrong in the warm-up."""
+        """Judge the rows by the averaged predictions.
+
+        As many are wrong as were found so in the warm-up, or more if by now more are contradicted than
+        doubted. After a warm-up that was short the estimate is often low; but what the networks contradict in
+        the end is no estimate by itself, for labels that a division rejects are not learned, right or wrong.
+        """
         probs = self.seen_probs()
-        rate = self._estimated_rate() if self.rate is None else self.rate
+        rate = max(
+            self._estimated_rate() if self.rate is None else self.rate, _beyond_doubt(probs, self.codes)
+        )
         transition = estimates.estimate_transition(probs, self.codes, rate)
         scores = estimates.corrected_log_odds(probs, self.codes, transition)
         split = splits.at_rate(scores, rate)
@@ -484,6 +495,13 @@ def pushed(bank: NDArray[Any], newest: NDArray[Any]) -> None:
     """Put what is newest behind the others, in place of the oldest."""
     bank[:-1] = bank[1:]
     bank[-1] = newest
+
+
+def _beyond_doubt(probs: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
+    """Return by how much more rows are contradicted than a network as unsure would be wrong about them."""
+    contradicted = (probs.argmax(axis=1) != codes).mean()
+    doubted = _OVERSURE * (1.0 - probs.max(axis=1)).mean()
+    return max(0.0, float(contradicted - doubted))
 
 
 def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:

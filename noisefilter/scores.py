@@ -78,6 +78,20 @@ def unsmoothed(probs: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
     return np.asarray(plain / plain.sum(axis=1, keepdims=True))
 
 
+def unpenalized(probs: NDArray[Any]) -> NDArray[np.float64]:
+    r"""Return probabilities (n, K) as they would be without the penalty on confident predictions.
+
+    Where a class has the probability q, :math:`-\sum_k q_k \log p_k + \sum_k p_k \log p_k` is least at p with
+    :math:`q_k = p_k (1 + \log p_k + H(p))`, H the entropy. Where that is less than a thousandth of
+    :math:`p_k`, so much stays, so that no two ranks fall together.
+    """
+    probs = np.asarray(probs, dtype=np.float64)
+    logs = np.log(np.clip(probs, _SMALLEST, None))
+    entropy = -(probs * logs).sum(axis=1, keepdims=True)
+    plain = np.maximum(probs * (1.0 + logs + entropy), 1e-3 * probs)
+    return np.asarray(plain / plain.sum(axis=1, keepdims=True))
+
+
 def js_likelihood(probs: NDArray[Any], codes: NDArray[np.int64], smoothing: float) -> NDArray[np.float64]:
     r"""Return :math:`P_{clean} = 1 - D_{JS}(p_i \| \hat y_i)` in base 2, Eq. (2) and (3), in [0, 1].
 

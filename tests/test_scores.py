@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noisefilter import scores
 from noisefilter.scores import best_other, given_probability, log_margin, neighbor_vote
 
 PROBS = np.array([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25], [0.4, 0.4, 0.2]])
@@ -55,3 +57,26 @@ def test_scores_are_float64_and_numbers_are_whole():
 def test_neighbor_vote():
     neighbors = np.array([[1, 2], [0, 3], [0, 1], [2, 1]])
     np.testing.assert_array_equal(neighbor_vote(neighbors, np.array([0, 0, 1, 1])), [0.5, 0.5, 0, 0.5])
+
+
+def test_without_the_penalty_predictions_are_what_the_penalized_loss_was_least_for():
+    rng = np.random.default_rng(0)
+    q = rng.dirichlet(np.full(4, 0.5), 12)
+    logits = torch.zeros(12, 4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        logs = torch.log_softmax(logits, 1)
+        value = (-(torch.from_numpy(q) * logs).sum(1) + (logs.exp() * logs).sum(1)).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    p = torch.softmax(logits, 1).detach().numpy()
+    assert np.abs(p - q).max() > 0.1  # the penalty does something
+    np.testing.assert_allclose(scores.unpenalized(p), q, atol=2e-3)
+    surer = rng.dirichlet(np.full(4, 0.1), 50)
+    back = scores.unpenalized(surer)
+    assert (back > 0).all() and (back.argmax(1) == surer.argmax(1)).all()
+    np.testing.assert_allclose(back.sum(axis=1), 1)

@@ -16,7 +16,7 @@ from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture_with_separation
 from noisefilter.networks import PreActResNet18
 from noisefilter.semisupervised import floored
-from noisefilter.trained import check_drops
+from noisefilter.trained import check_drops, log_odds
 from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import Verdict
 
@@ -67,11 +67,17 @@ class DivideMixClassifier(BaseTrainer):
         when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.
         Default: 4 %, up to 200 rows where that is no more than a tenth, and at most 2,000 rows. Where a
         filter has judged before there are none.
-    confidence_penalty : bool, default=False
+    confidence_penalty : bool, default=True
         Add the negative entropy of the predictions to the loss of the warm-up, so that networks are not too
-        sure of wrong labels: meant for asymmetric noise.
+        sure of wrong labels. Published for asymmetric noise, where it gains much; for other noise it does no
+        harm.
     clean_threshold : float, default=0.5
         A label is believed if :math:`w_i` is greater; in [0, 1].
+    least_labeled : float, default=0.8
+        Share, in [0, 1], of the labels that are right by the estimated noise rate. If the mixture believes
+        fewer, so many are believed, those of smallest loss, with :math:`w_i` the probability of the label
+        scaled to be so large on average: in a short training the hills of the losses overlap, and the lower
+        one alone leaves too few rows to learn from.
     loss_epochs : int, optional
         Of how many last epochs since the warm-up losses are averaged for a division. Default: 1, and 5 where
         the estimated noise is as heavy as 85 % symmetric noise.
@@ -82,8 +88,9 @@ class DivideMixClassifier(BaseTrainer):
         Steps after the warm-up in which it rises from 0.
     temperature : float, default=0.5
         Below 1 it sharpens guesses.
-    mixup_alpha : float, default=4.0
-        Parameter of the Beta distribution that mixtures are weighted by.
+    mixup_alpha : float, default=0.5
+        Parameter of the Beta distribution that mixtures are weighted by; large values mix rows half and half,
+        which small networks take long to learn from.
     penalty : float, default=1.0
         Weight of what keeps the mean prediction near uniform. 0 where classes differ much in size.
     weight_average : float or None, default=0.999
@@ -125,15 +132,17 @@ class DivideMixClassifier(BaseTrainer):
     The verdict does not follow the last division, which on clean data divides all the same. Its scores are
     corrected log-odds of the given label (:func:`noisefilter.estimates.corrected_log_odds`) in the
     predictions of both networks, averaged over the last epochs; it flags as many as the networks contradicted
-    beyond their doubt, and the planted labels said, at the end of the warm-up, or as the filter before said.
+    beyond their doubt, and the planted labels said, at the end of the warm-up, or as the filter before said;
+    or more, if in the end so many more labels are contradicted than doubted.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
-    planted labels, which ends before they are learned; a ramp that counts steps; moving averages of the
-    weights; guesses in evaluation mode; floors for both sets (:func:`noisefilter.semisupervised.floored`) and
-    no division that turns most rows over; a mixture that is fitted to the end, and where it finds no two
-    hills (Ashman's D < 1) a division by the rank of the losses at the estimated rate; the small networks.
-    Others that stay: Nesterov momentum, and a ramp of 6,250 steps, which are 16 epochs on CIFAR with half of
-    the rows labeled.
+    planted labels, which ends before they are learned; the confidence penalty for all noise, with
+    probabilities read without it (:func:`noisefilter.scores.unpenalized`); milder mixtures; a ramp that
+    counts steps; moving averages of the weights; guesses in evaluation mode; floors for both sets
+    (:func:`noisefilter.semisupervised.floored`), a least number of labels, and no division that turns most
+    rows over; a mixture that is fitted to the end, and where it finds no two hills (Ashman's D < 1) a
+    division by the rank of the losses at the estimated rate; the small networks. Others that stay: Nesterov
+    momentum, and a ramp of 6,250 steps, which are 16 epochs on CIFAR with half of the rows labeled.
 
     References
     ----------
@@ -163,13 +172,14 @@ class DivideMixClassifier(BaseTrainer):
         lr_drop_factor: float = 5.0,
         warmup_epochs: int | None = None,
         probes: float | None = None,
-        confidence_penalty: bool = False,
+        confidence_penalty: bool = True,
         clean_threshold: float = 0.5,
+        least_labeled: float = 0.8,
         loss_epochs: int | None = None,
         unlabeled_weight: Any = "auto",
         ramp_steps: int = _RAMP_STEPS,
         temperature: float = 0.5,
-        mixup_alpha: float = 4.0,
+        mixup_alpha: float = 0.5,
         penalty: float = 1.0,
         weight_average: float | None = 0.999,
         filter: Any = None,
@@ -191,6 +201,7 @@ class DivideMixClassifier(BaseTrainer):
         self.probes = probes
         self.confidence_penalty = confidence_penalty
         self.clean_threshold = clean_threshold
+        self.least_labeled = least_labeled
         self.loss_epochs = loss_epochs
         self.unlabeled_weight = unlabeled_weight
         self.ramp_steps = ramp_steps
@@ -212,8 +223,8 @@ class DivideMixClassifier(BaseTrainer):
 
         For 32x32 images. ``unlabeled_weight`` and ``clean_threshold`` were chosen for each noise: 0 for 20 %
         symmetric and 40 % asymmetric, 25 for 50 % and 80 %, 50 with a threshold of 0.6 and ``loss_epochs=5``
-        for 90 %; asymmetric noise also has ``confidence_penalty=True``. On CIFAR-100 the warm-up has 30
-        epochs, and the weight is 25 for 20 %, else 150.
+        for 90 %; asymmetric noise also has ``confidence_penalty=True``, which is False here. On CIFAR-100 the
+        warm-up has 30 epochs, and the weight is 25 for 20 %, else 150.
 
         Parameters
         ----------
@@ -222,8 +233,9 @@ class DivideMixClassifier(BaseTrainer):
         """
         published: dict[str, Any] = {
             "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "lr_drops": (0.5,),
-            "lr_drop_factor": 10.0, "warmup_epochs": 10, "loss_epochs": 1,
-            "probes": 0.0, "unlabeled_weight": 25.0, "ramp_steps": 6_250, "weight_average": None,
+            "lr_drop_factor": 10.0, "warmup_epochs": 10, "least_labeled": 0.0, "loss_epochs": 1,
+            "confidence_penalty": False, "mixup_alpha": 4.0, "probes": 0.0, "unlabeled_weight": 25.0,
+            "ramp_steps": 6_250, "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
 
@@ -305,6 +317,7 @@ def check_mixmatch(trainer: Any) -> None:
         ("warmup_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
         ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
         ("clean_threshold", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
+        ("least_labeled", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
         ("loss_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
         ("ramp_steps", Integral, "a whole number of at least 0", lambda value: value >= 0),
         ("temperature", Real, *positive),
@@ -340,6 +353,7 @@ class _DivideMix(CoTraining):
         self.clean_threshold = trainer.clean_threshold
         self.wanted_weight = trainer.unlabeled_weight
         self.wanted_epochs = trainer.loss_epochs
+        self.least_labeled = trainer.least_labeled
         free = self.n_epochs - self.warmup_epochs
         self.held = free // 3 if trainer.split_epochs is None else trainer.split_epochs
 
@@ -356,7 +370,12 @@ class _DivideMix(CoTraining):
             proba = clean.astype(np.float64) if proba is None else np.where(clean, proba, 0.0)
             return Division(proba, self._floored(np.where(clean, np.maximum(proba, 0.5), 0.0), 0.25))
         proba = self._clean_proba(which)
-        return Division(proba, self._floored(proba, self.clean_threshold))
+        least = self.least_labeled * (1.0 - (self.rate or 0.0))
+        if np.mean(proba > self.clean_threshold) >= least:
+            return Division(proba, self._floored(proba, self.clean_threshold))
+        # The hills overlap: the lower one alone holds fewer labels than are right.
+        ranked = splits.at_rate(log_odds(np.exp(-self._last_losses(which).mean(axis=0))), 1.0 - least)
+        return Division(ranked.clean_proba, ranked.clean | self._floored(ranked.clean_proba, 1.0))
 
     def _held_verdict(self) -> Verdict | None:
         """Return the verdict to start from, as long as it is held."""
@@ -364,20 +383,22 @@ class _DivideMix(CoTraining):
 
     def _clean_proba(self, which: int) -> NDArray[np.float64]:
         """Return the probability that a label's loss is one of the small ones."""
-        rate = self.rate or 0.0
-        wanted = self.wanted_epochs
-        if wanted is None:
-            wanted = _HEAVY_EPOCHS if as_published_rate(rate, self.n_classes) >= _HEAVY else 1
-        seen = max(
-            1, min(wanted, self.n_epochs_seen - self.warmup_epochs + 1)
-        )  # none of the warm-up but its last
-        losses = self.losses[which, -seen:].astype(np.float64)
+        losses = self._last_losses(which)
         low, high = losses.min(axis=1, keepdims=True), losses.max(axis=1, keepdims=True)
         scores = -((losses - low) / np.maximum(high - low, 1e-8)).mean(axis=0)
         split, distance = mixture_with_separation(scores, "gaussian")
         if split.clean_proba is None or distance < 1.0:  # one hill: only their order says something
-            return splits.at_rate(scores, rate).clean.astype(np.float64)
+            return splits.at_rate(scores, self.rate or 0.0).clean.astype(np.float64)
         return split.clean_proba
+
+    def _last_losses(self, which: int) -> NDArray[np.float64]:
+        """Return the losses that a division reads, (epochs, n), none of the warm-up but its last."""
+        wanted = self.wanted_epochs
+        if wanted is None:
+            heavy = as_published_rate(self.rate or 0.0, self.n_classes) >= _HEAVY
+            wanted = _HEAVY_EPOCHS if heavy else 1
+        seen = max(1, min(wanted, self.n_epochs_seen - self.warmup_epochs + 1))
+        return self.losses[which, -seen:].astype(np.float64)
 
     def _floored(self, proba: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
         return floored(proba, self.codes, self.n_classes, threshold, self._labeled_batch(self.nets[0]))

@@ -14,7 +14,7 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 import noisefilter.cotraining as cotraining
-from noisefilter import DivideMixClassifier, INNScorer, JoSRCClassifier, Net, plant_noise
+from noisefilter import DivideMixClassifier, INNScorer, JoSRCClassifier, Net, plant_noise, scores
 from noisefilter.batches import ArrayRows
 from noisefilter.cotraining import Division, together, two_nets
 from noisefilter.errors import InputTypeError
@@ -72,6 +72,24 @@ def test_a_division_is_the_mixture_of_two_gaussians_on_scaled_losses():
     division = run.divided(0)
     np.testing.assert_allclose(division.clean_proba, w, atol=0.02)
     assert np.array_equal(division.labeled, w > 0.5)
+
+
+def test_a_division_believes_most_of_the_labels_that_are_right():
+    rng = np.random.default_rng(0)
+    losses = np.concatenate([rng.normal(0.3, 0.05, size=60), rng.uniform(1.0, 3.0, size=240)])
+    for share, least in ((0.8, 160), (0.0, 60)):  # two thirds are right, and a hill of sixty is plain to see
+        run, _ = training(n=300, least_labeled=share)
+        run.losses[0, -1], run.rate, run.n_epochs_seen = losses, 1 / 3, 2
+        division = run.divided(0)
+        smallest = np.isin(np.arange(300), np.argsort(losses)[:least])
+        assert division.labeled.sum() == least and np.array_equal(division.labeled, smallest)
+    right = np.exp(-losses)
+    odds = np.log(right / (1 - right))
+    run, _ = training(n=300)
+    run.losses[0, -1], run.rate, run.n_epochs_seen = losses, 1 / 3, 2
+    moved = np.log(run.divided(0).clean_proba) - np.log1p(-run.divided(0).clean_proba) - odds
+    np.testing.assert_allclose(moved, moved[0], atol=1e-5)
+    assert run.divided(0).clean_proba.mean() == pytest.approx(0.8 * 2 / 3)
 
 
 def test_heavy_noise_averages_five_epochs_of_losses_scaled_one_by_one():
@@ -405,9 +423,43 @@ def test_what_is_kept_predicts_by_the_moving_averages_alone():
 
 
 def test_the_confidence_penalty_is_the_nets_objective():
-    plain, punished = training()[0], training(confidence_penalty=True)[0]
+    plain, punished = training(confidence_penalty=False)[0], training()[0]
     assert {net.objective for net in plain.nets} == {"cross_entropy"}
     assert {net.objective for net in punished.nets} == {"cross_entropy_ne"}
+
+
+def test_probabilities_of_a_penalized_warm_up_are_read_as_if_it_had_been_none():
+    for penalized in (True, False):
+        run, _ = training(confidence_penalty=penalized)
+        run.run_epoch(0, Bar())
+        both = [net.evaluate(run.rows)[0] for net in run.nets]
+        told = together([scores.unpenalized(probs) for probs in both] if penalized else both)
+        np.testing.assert_allclose(run.seen_probs(), told, atol=1e-6)
+    run, _ = training(warmup=1, weight_average=None)
+    for epoch in range(2):  # MixMatch has no such penalty
+        run.run_epoch(epoch, Bar())
+    both = [net.evaluate(run.rows)[0] for net in run.nets]
+    np.testing.assert_allclose(run.seen_probs(), together(both), atol=1e-6)
+
+
+def test_a_verdict_flags_at_least_what_is_contradicted_beyond_doubt():
+    run, _ = training(n=60)
+    run.run_epoch(0, Bar())
+    run.rate = 0.05
+    wrong = np.linspace(0.03, 0.05, 60)  # each of two
+    sure = np.repeat(wrong[:, None], 3, axis=1)
+    sure[np.arange(60), run.codes] = 1 - 2 * wrong
+    contradicted = np.arange(60) % 3 == 0  # twenty of sixty
+    sure[contradicted] = np.roll(sure[contradicted], 1, axis=1)
+    run.prob_sum, run.n_seen = sure.astype(np.float32), 1.0
+    assert run.judged().noise_rate == pytest.approx(1 / 3 - 1.25 * 0.08)
+    assert (~run.judged().clean).sum() == 14 and contradicted[~run.judged().clean].all()
+    run.rate = 0.3
+    assert run.judged().noise_rate == 0.3
+    doubtful = np.full((60, 3), 0.25)
+    doubtful[np.arange(60), (run.codes + contradicted) % 3] = 0.5
+    run.prob_sum, run.rate = doubtful.astype(np.float32), 0.05
+    assert run.judged().noise_rate == 0.05
 
 
 def test_where_every_label_is_believed_history_says_that_training_is_supervised(monkeypatch):
