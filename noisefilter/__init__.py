@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from noisefilter.trainers.dividemix import DivideMixClassifier
     from noisefilter.trainers.inn_dividemix import INNDivideMixClassifier
     from noisefilter.trainers.josrc import JoSRCClassifier
+    from noisefilter.trainers.vrlvmix import VRLVMixClassifier
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
     from noisefilter.voting import VoteFilter
 
@@ -46,6 +47,7 @@ _HOME = {
     "SimCLR": "selfsupervised",
     "SmallLossSelector": "filters.small_loss",
     "TransitionMatrixDisplay": "displays",
+    "VRLVMixClassifier": "trainers.vrlvmix",
     "Verdict": "verdict",
     "VoteFilter": "voting",
     "judge": "judging",
@@ -71,6 +73,7 @@ __all__ = [
     "SimCLR",
     "SmallLossSelector",
     "TransitionMatrixDisplay",
+    "VRLVMixClassifier",
     "Verdict",
     "VoteFilter",
     "judge",

@@ -369,6 +369,10 @@ class _DivideMix(CoTraining):
             clean, proba = given.clean_mask, given.clean_proba
             proba = clean.astype(np.float64) if proba is None else np.where(clean, proba, 0.0)
             return Division(proba, self._floored(np.where(clean, np.maximum(proba, 0.5), 0.0), 0.25))
+        return self._by_losses(which)
+
+    def _by_losses(self, which: int) -> Division:
+        """Return the division by a mixture of two Gaussians, or by rank where that believes too few."""
         proba = self._clean_proba(which)
         least = self.least_labeled * (1.0 - (self.rate or 0.0))
         if np.mean(proba > self.clean_threshold) >= least:
