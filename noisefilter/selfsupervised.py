@@ -350,8 +350,8 @@ class SCANClusterer(ClusterMixin, _Unlabeled):
 
     References
     ----------
-    W. Van Gansbeke, S. Vandenhende, S. Georgoulis, M. Proesmans and L. Van Gool, "SCAN: learning to classify
-    images without labels", ECCV 2020, arXiv:2005.12320, Eq. (2).
+    W. Van Gansbeke et al., "SCAN: learning to classify images without labels", ECCV 2020, arXiv:2005.12320,
+    Eq. (2).
 
     Examples
     --------
