@@ -107,7 +107,7 @@ class INNDivideMixClassifier(BaseTrainer):
         Steps in which it rises from 0.
     temperature : float, default=0.5
         Below 1 it sharpens guesses.
-    mixup_alpha : float, default=4.0
+    mixup_alpha : float, default=0.5
         Parameter of the Beta distribution that MixMatch's mixtures are weighted by.
     penalty : float, default=1.0
         Weight of what keeps the mean prediction near uniform. 0 where classes differ much in size.
@@ -149,9 +149,9 @@ class INNDivideMixClassifier(BaseTrainer):
 
     Deviations from Algorithm D.1, undone by :meth:`as_published` where they are parameters: planted labels;
     features of f itself; cross-entropy instead of mixup; two Gauss points instead of ten trapezoids; shorter
-    steps; a ramp that counts steps; moving averages of the weights; the small networks. Kept by it: the
-    labels of the first step are refined by nobody, but a row that is labeled only because too few are
-    (:func:`noisefilter.semisupervised.floored`) counts no more than it is believed; a label with
+    steps; milder mixtures; a ramp that counts steps; moving averages of the weights; the small networks. Kept
+    by it: the labels of the first step are refined by nobody, but a row that is labeled only because too few
+    are (:func:`noisefilter.semisupervised.floored`) counts no more than it is believed; a label with
     :math:`w_i` of exactly the threshold is not believed, as the text has it where the algorithm prints
     :math:`\ge`; the mixture is fitted to the end, and where it finds no two hills (Ashman's D < 1) the rank
     of the scores divides at the estimated rate; guesses are made in evaluation mode; Nesterov momentum.
@@ -198,7 +198,7 @@ class INNDivideMixClassifier(BaseTrainer):
         unlabeled_weight: Any = "auto",
         ramp_steps: int = 8_000,
         temperature: float = 0.5,
-        mixup_alpha: float = 4.0,
+        mixup_alpha: float = 0.5,
         penalty: float = 1.0,
         weight_average: float | None = 0.999,
         filter: Any = None,
@@ -259,8 +259,8 @@ class INNDivideMixClassifier(BaseTrainer):
             "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "lr_drops": (0.5,),
             "lr_drop_factor": 10.0, "scoring_epochs": 50, "warmup_epochs": 30, "rescore_every": 9,
             "objective": "mixup", "feature_network": "own", "n_neighbors": 10, "quadrature": "trapezoid",
-            "n_interior": 9, "probes": 0.0, "unlabeled_weight": 25.0, "ramp_steps": 6_250,
-            "weight_average": None,
+            "n_interior": 9, "mixup_alpha": 4.0, "probes": 0.0, "unlabeled_weight": 25.0,
+            "ramp_steps": 6_250, "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
 
