@@ -112,6 +112,11 @@ class DivideMixClassifier(BaseTrainer):
     random_state : int, RandomState or None, default=None
         Seeds everything; the global generators are left as they were.
 
+    Attributes
+    ----------
+    labeled_ : (2, n) bool array
+        Rows that each network was trained on under their label in the last epoch.
+
     Notes
     -----
     Cost: after the warm-up an epoch takes, per labeled row and network, four passes forward and backward and
@@ -238,6 +243,18 @@ class DivideMixClassifier(BaseTrainer):
             "ramp_steps": 6_250, "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
+
+    @property
+    def labeled_(self) -> NDArray[np.bool_]:
+        """Rows that each network was trained on under their label in the last epoch, (2, n).
+
+        Nothing but zeros where the training ended in its warm-up.
+        """
+        if "_fitted" not in vars(self):
+            raise AttributeError("labeled_ is there after fit only.")
+        training: Any = self._fitted.training
+        labeled: NDArray[np.bool_] = training.labeled
+        return labeled
 
     def _begin(
         self,

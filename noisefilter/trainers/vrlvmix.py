@@ -387,18 +387,6 @@ class VRLVMixClassifier(DivideMixClassifier):
         }  # fmt: skip
         return cls(**(published | changes))
 
-    @property
-    def labeled_(self) -> NDArray[np.bool_]:
-        """Rows that each network was trained on under their label in the last epoch, (2, n).
-
-        Nothing but zeros where the training ended in its warm-up.
-        """
-        if "_fitted" not in vars(self):
-            raise AttributeError("labeled_ is there after fit only.")
-        training: Any = self._fitted.training
-        labeled: NDArray[np.bool_] = training.labeled
-        return labeled
-
     def _begin(
         self,
         rows: Rows,
