@@ -13,6 +13,26 @@ from torch.nn.functional import grid_sample
 from noisefilter.batches import Rows, in_order
 from noisefilter.errors import InputError
 
+__all__ = [
+    "Augment",
+    "CropFlip",
+    "Crops",
+    "Jitter",
+    "SimCLRViews",
+    "StrongViews",
+    "blended",
+    "cropped",
+    "cut_out",
+    "default_augmentation",
+    "grays",
+    "hue_shifted",
+    "jittered",
+    "mapped",
+    "operated",
+    "simclr_views",
+    "strong_views",
+]
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 _LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue, as in torchvision
 _TRIES = 10  # at a crop, as in torchvision
