@@ -509,7 +509,8 @@ class _Course(ABC):
 
     def configuration(self, what: str) -> dict[str, Any]:
         """Return all that the training depends on, as JSON can hold it."""
-        start = [tensor.cpu() for part in self.parts().values() for tensor in part.state_dict().values()]
+        # Parameters alone: the last bit of a mean, which is a buffer, is not the same on every device.
+        start = [weight.detach().cpu() for part in self.parts().values() for weight in part.parameters()]
         return {
             "training": what,
             "noisefilter": __version__,

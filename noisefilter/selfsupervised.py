@@ -111,7 +111,7 @@ class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Unlabeled):
     Parameters
     ----------
     estimator : skorch NeuralNetClassifier or None, default=None
-        Prototype, cloned: its module is trained, on its device; its optimizer and epochs are not asked for.
+        Prototype, cloned: its module and precision are used; its optimizer, epochs and device are not.
     network : type of torch.nn.Module, optional
         Instead of the default network (a small CNN), one of :mod:`noisefilter.networks` or your own class;
         sizes are filled in by name.
