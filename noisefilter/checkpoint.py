@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as as_bytes
 from torch import Tensor
@@ -83,14 +82,9 @@ class Checkpoints:
             Whatever else is needed to go on.
         """
         header = {"epoch": epoch, "configuration": self.configuration, "record": dict(record)}
-        # Copied: the format knows neither memory layouts nor tensors that share their memory.
-        plain = {
-            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
         path = self.folder / f"epoch-{epoch:04d}.safetensors"
         try:
-            _write(path, as_bytes(plain, {_HEADER: json.dumps(header)}))
+            _write(path, as_bytes(_plain(tensors), {_HEADER: json.dumps(header)}))
         except OSError as error:
             warnings.warn(
                 f"The checkpoint of epoch {epoch} could not be written ({error}). Training goes on.",
@@ -137,6 +131,21 @@ class Checkpoints:
                 f"checkpoint_dir must hold checkpoints of this same training, got {str(self.folder)!r} "
                 f"with those of another: {'; '.join(pairs)}. Name another folder, or empty this one."
             )
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as the format has them: rows behind one another, and no memory that two share.
+
+    Where they are so already they are not copied.
+    """
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        memory = own.untyped_storage().data_ptr()
+        plain[name] = own.clone() if memory in seen else own
+        seen.add(memory)
+    return plain
 
 
 def _write(path: Path, data: bytes) -> None:

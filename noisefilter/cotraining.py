@@ -357,7 +357,8 @@ class CoTraining(ABC):
         told = both
         if epoch < self.warmup_epochs and self.nets[0].objective == "cross_entropy_ne":
             told = [unpenalized(probs) for probs in both]
-        self.prob_sum = _REMEMBERED * self.prob_sum + together(told)
+        self.prob_sum *= _REMEMBERED
+        self.prob_sum += together(told)
         self.n_seen = _REMEMBERED * self.n_seen + 1.0
         self.n_epochs_seen = epoch + 1
         learned, planted, k = self.learned.cpu().numpy(), self.probe_rows, self.n_classes
@@ -458,8 +459,9 @@ class CoTraining(ABC):
             self.kept = _division(0, tensors), _division(1, tensors)
         found = behind("found_", tensors)
         self.found = {int(which): mask.cpu().numpy() for which, mask in found.items()}
-        self.losses = tensors["losses"].cpu().numpy()
-        self.prob_sum = tensors["prob_sum"].cpu().numpy()
+        # Copied: they change in place.
+        self.losses = tensors["losses"].cpu().numpy().copy()
+        self.prob_sum = tensors["prob_sum"].cpu().numpy().copy()
         self.labeled = tensors["labeled"].cpu().numpy()
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
         self.n_ssl_steps, self.rate = list(rest["n_ssl_steps"]), rest["rate"]
@@ -506,9 +508,15 @@ def _beyond_doubt(probs: NDArray[np.float64], codes: NDArray[np.int64]) -> float
 
 def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:
     """Return the scaled geometric mean of predictions (m, K): of logits it is the mean."""
-    logs = np.mean([np.log(np.clip(each, _SMALLEST, None)) for each in probs], axis=0)
-    joint = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(joint / joint.sum(axis=1, keepdims=True), dtype=np.float32)
+    joint = np.zeros_like(probs[0])
+    for each in probs:
+        logs = np.maximum(each, _SMALLEST)
+        joint += np.log(logs, out=logs)
+    joint /= len(probs)
+    joint -= joint.max(axis=1, keepdims=True)
+    np.exp(joint, out=joint)
+    joint /= joint.sum(axis=1, keepdims=True)
+    return joint.astype(np.float32, copy=False)
 
 
 def _arrays(division: Division) -> dict[str, NDArray[Any]]:

@@ -296,6 +296,11 @@ def test_predictions_are_those_of_the_summed_logits():
     logits = rng.normal(size=(2, 50, 4)) * 3
     probs = softmax(logits, axis=2)
     np.testing.assert_allclose(together(list(probs)), softmax(logits.mean(axis=0), axis=1), atol=1e-6)
+    three = np.concatenate([probs, probs[:1]]).astype(np.float32)
+    before = three.copy()
+    expected = softmax(np.log(three.astype(np.float64)).mean(axis=0), axis=1)
+    np.testing.assert_allclose(together(list(three)), expected, atol=1e-6)
+    assert np.array_equal(three, before)
     certain = together([np.eye(3), np.eye(3)])
     assert np.isfinite(certain).all() and np.array_equal(certain.argmax(axis=1), np.arange(3))
 
@@ -507,9 +512,10 @@ def stopped():
 
 def test_a_training_goes_on_from_its_state_with_the_same_bits(stopped):
     tensors, rest, whole = stopped
-    again = heavy()
-    again.load_state(tensors, json.loads(rest))
-    assert ended(again) == whole
+    for _ in range(2):  # what was loaded is a copy
+        again = heavy()
+        again.load_state(tensors, json.loads(rest))
+        assert ended(again) == whole
 
 
 @pytest.mark.parametrize(
