@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from noisefilter import estimates, losses
 from noisefilter.batches import Rows, in_order, picked
-from noisefilter.errors import ParameterError, TrainingDivergedError
-from noisefilter.net import Net, caught_features, local_seed
+from noisefilter.errors import ParameterError
+from noisefilter.net import Net, caught_features, check_finite_outputs, first_output, local_seed
 from noisefilter.networks import SevenLayerCNN
 from noisefilter.scores import scheduled_threshold
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE
@@ -309,13 +309,13 @@ class TwoViewNet(Net):
         x, target = rows.take(index), codes[index]
         if watched:
             self.notify("on_batch_begin", batch=(x, target), training=True)
-        views = self._views(x, generator)
+        views = self.two_views(x, generator)
         for name in self._optimizers:
             getattr(self, name + "_").zero_grad(set_to_none=True)
         with self._autocast(self._half_training()):
             # In turn: each view is normalized by its own statistics.
-            outputs = [_first(self.module_(view)).float() for view in views]
-        first, second = (self._log_probs(output) for output in outputs)
+            outputs = [first_output(self.module_(view)).float() for view in views]
+        first, second = (self.log_probs(output) for output in outputs)
         groups = self._groups(first.detach(), second.detach(), target, index)
         self.groups_[index] = groups
         if self.epoch_ < self.warm_epochs_:
@@ -337,16 +337,6 @@ class TwoViewNet(Net):
                 "on_batch_end", batch=(x, target), training=True, loss=loss, y_pred=outputs[0].detach()
             )
         return loss, outputs[0].detach()
-
-    def _views(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        if self.augment is None:
-            return x, x
-        return self.augment(x, generator), self.augment(x, generator)
-
-    def _log_probs(self, output: Tensor) -> Tensor:
-        if isinstance(self.criterion_, nn.NLLLoss):  # the output is probabilities, as skorch reads it
-            return output.clamp_min(torch.finfo(output.dtype).eps).log()
-        return torch.log_softmax(output, dim=1)
 
     def _groups(self, first: Tensor, second: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """Divide the batch by Criteria 3.1 and 3.2."""
@@ -383,7 +373,7 @@ class TwoViewNet(Net):
         """Return the teacher's probabilities (b, K), mean over two views; equal views are looked at once."""
         once = views[0] is views[1]
         with torch.no_grad(), self._autocast(half):
-            output = _first(self.teacher_.module(views[0] if once else torch.cat(views))).float()
+            output = first_output(self.teacher_.module(views[0] if once else torch.cat(views))).float()
         probs = self._probs(output)
         return probs if once else (probs[: len(views[0])] + probs[len(views[0]) :]) / 2
 
@@ -415,16 +405,12 @@ class TwoViewNet(Net):
                     features = caught[0].float()
                 views, seen = (x, x), (probs, probs)
                 if random:
-                    views = self._views(x, generator)
+                    views = self.two_views(x, generator)
                     with self._restless():
                         seen = self._probs(self.outputs(views[0])), self._probs(self.outputs(views[1]))
                 found.append((probs, torch.stack(seen, dim=1), self._taught(views), features))
         all_rows = [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
-        if not all(np.isfinite(part).all() for part in all_rows):
-            raise TrainingDivergedError(
-                "The trained network must give finite outputs, got NaN or infinity. "
-                "A smaller lr= usually helps."
-            )
+        check_finite_outputs(*all_rows)
         return Views(all_rows[0], all_rows[1].transpose(1, 0, 2), *all_rows[2:])
 
     @contextmanager
@@ -441,11 +427,6 @@ class TwoViewNet(Net):
 
 def _state(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def _first(output: Any) -> Tensor:
-    first: Tensor = output[0] if isinstance(output, tuple) else output
-    return first
 
 
 class AdamDecay(Callback):

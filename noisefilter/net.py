@@ -597,7 +597,7 @@ class Net(NeuralNetClassifier):
         for name in self._optimizers:
             getattr(self, name + "_").zero_grad(set_to_none=True)
         with self._autocast(self._half_training()):
-            output = _first(self.module_(x))
+            output = first_output(self.module_(x))
         output = output.float()
         loss = objective(output)
         loss.backward()
@@ -716,12 +716,25 @@ class Net(NeuralNetClassifier):
     def outputs(self, x: Tensor, half: bool = False) -> Tensor:
         """Return what the module gives for a batch, in float32."""
         with self._autocast(half):
-            return _first(self.module_(x)).float()
+            return first_output(self.module_(x)).float()
 
     def _probs(self, output: Tensor) -> Tensor:
         """Probabilities from the module's output, as skorch's ``predict_nonlinearity`` has it."""
         probs: Tensor = self._get_predict_nonlinearity()(output)
         return probs
+
+    def log_probs(self, output: Tensor) -> Tensor:
+        """Return log-probabilities (b, K), with finite slopes, from logits or what NLLLoss takes, (b, K)."""
+        if isinstance(self.criterion_, nn.NLLLoss):  # the output is probabilities, as skorch reads it
+            return output.clamp_min(torch.finfo(output.dtype).eps).log()
+        return torch.log_softmax(output, dim=1)
+
+    def two_views(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return two views of a batch: itself twice where nothing outside the network makes two."""
+        if self.augment is None:
+            return x, x
+        # In turn: an augmentation may draw one transform for all rows it is given.
+        return self.augment(x, generator), self.augment(x, generator)
 
     def predict_batch(self, x: Tensor) -> Tensor:
         """Return probabilities (b, K) of a batch in evaluation mode."""
@@ -791,7 +804,8 @@ def _overrides(callback: Callback, verb: str) -> bool:
     return getattr(type(callback), verb) is not getattr(Callback, verb)
 
 
-def _first(output: Any) -> Tensor:
+def first_output(output: Any) -> Tensor:
+    """Return what a module gives, or the first of several things: the others are its own affair."""
     first: Tensor = output[0] if isinstance(output, tuple) else output
     return first
 

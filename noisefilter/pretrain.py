@@ -31,7 +31,7 @@ from noisefilter.errors import InputError, InputTypeError, ParameterError, Train
 from noisefilter.fingerprints import described, digest, fingerprint
 from noisefilter.models import NetModel, build_model
 from noisefilter.neighbors import nearest
-from noisefilter.net import Net, caught_features, derived_seed, local_seed
+from noisefilter.net import Net, caught_features, check_finite_loss, derived_seed, local_seed
 from noisefilter.networks import Standardize
 from noisefilter.progress import Progress
 from noisefilter.states import behind, check_tensors, load_optimizer_state, optimizer_state
@@ -346,8 +346,7 @@ def predicted(net: Net, rows: Rows, weights: Mapping[str, Tensor] | None = None)
     """Return the probabilities (n, K) of rows as :func:`encoded` returns their features."""
     with net.answered_by(_copied(net, weights)), net.evaluating():
         found = [
-            _log_probs(net, net.outputs(rows.take(index))).exp().cpu()
-            for index in in_order(rows, _EVAL_BATCH)
+            net.log_probs(net.outputs(rows.take(index))).exp().cpu() for index in in_order(rows, _EVAL_BATCH)
         ]
     probs: NDArray[np.float32] = torch.cat(found).numpy()
     return probs
@@ -648,7 +647,7 @@ def _run(course: _Course, what: str, folder: str | os.PathLike[str] | None, verb
             seeded = local_seed(derived_seed(course.seed, 2, epoch), rows.device)
             with seeded, _at_rate([course.optimizer], course.learning_rate(epoch)):
                 loss = course.run_epoch(generator, bar)
-            _refuse_diverged(loss)
+            check_finite_loss(loss)
             course.history.append(loss)
             bar.bar.set_postfix_str(f"loss {loss:.3g}", refresh=False)
             if checkpoints is not None:
@@ -705,7 +704,7 @@ def _scan_pass(
     try:
         for index in shuffled(len(rows), batch_size, generator):
             both = [views(rows.take(i), generator) for i in (index, partners(index, generator))]
-            anchors, others = _log_probs(net, net.outputs(torch.cat(both), half)).chunk(2)
+            anchors, others = net.log_probs(net.outputs(torch.cat(both), half)).chunk(2)
             alike, entropy = losses.agreement(anchors, others), losses.mean_entropy(anchors)
             loss = losses.scan_loss(anchors, others, entropy_weight)
             for optimizer in optimizers:
@@ -721,7 +720,7 @@ def _scan_pass(
     finally:
         net.module_.train(before)
     loss, alike, entropy = (total / len(rows)).tolist()
-    _refuse_diverged(loss)
+    check_finite_loss(loss)
     return {"loss": loss, "agreement": alike, "entropy": entropy, "n_steps": n_steps}
 
 
@@ -743,12 +742,6 @@ def _as_it_is(x: Tensor, generator: torch.Generator) -> Tensor:
     return x
 
 
-def _log_probs(net: Net, output: Tensor) -> Tensor:
-    if isinstance(net.criterion_, nn.NLLLoss):  # the output is probabilities, as skorch reads it
-        return output.clamp_min(torch.finfo(output.dtype).eps).log()
-    return torch.log_softmax(output, dim=1)
-
-
 def _last_linear(net: Net, rows: Rows) -> tuple[str, nn.Linear]:
     """Return name and layer of the last linear layer to run."""
     ran: list[tuple[str, nn.Linear]] = []
@@ -765,13 +758,6 @@ def _last_linear(net: Net, rows: Rows) -> tuple[str, nn.Linear]:
     if not ran:
         raise ParameterError(f"network must have a linear layer, got {type(net.module_).__name__}.")
     return ran[-1]
-
-
-def _refuse_diverged(loss: float) -> None:
-    if not math.isfinite(loss):
-        raise TrainingDivergedError(
-            f"The training loss must stay finite, got {loss}. A smaller lr= usually helps."
-        )
 
 
 def _check(*, epochs: int, batch_size: int, lr: float, weight_decay: float) -> None:

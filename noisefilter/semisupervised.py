@@ -446,7 +446,7 @@ class _Guesses:
     def _looked(self, net: Net, views: tuple[Tensor, ...]) -> Tensor:
         """Return probabilities (views, b, K) from one call."""
         with _in_mode(net.module_, training=False), torch.no_grad():
-            probs = _log_probs(net, net.outputs(torch.cat(views), self.half)).exp()
+            probs = net.log_probs(net.outputs(torch.cat(views), self.half)).exp()
         return probs.unflatten(0, (len(views), -1))
 
 
@@ -462,7 +462,7 @@ def _update(
     """Update once; returns the loss and its three parts, (4,)."""
     for name in net._optimizers:
         getattr(net, name + "_").zero_grad(set_to_none=True)
-    log_probs = _log_probs(net, net.outputs(x, net._half_training()))
+    log_probs = net.log_probs(net.outputs(x, net._half_training()))
     both = log_probs.unflatten(0, (2, -1))  # twice the same rows, labeled ones first
     wanted = targets.unflatten(0, (2, -1))
     fits = losses.soft_cross_entropy(both[:, :n_labeled].flatten(0, 1), wanted[:, :n_labeled].flatten(0, 1))
@@ -484,17 +484,9 @@ def _update(
 
 
 def _views(net: Net, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Return two views of a batch, or the batch alone where nothing outside the network makes two."""
-    if net.augment is None:
-        return (x,)
-    # In turn: an augmentation may draw one transform for all rows it is given.
-    return net.augment(x, generator), net.augment(x, generator)
-
-
-def _log_probs(net: Net, output: Tensor) -> Tensor:
-    if isinstance(net.criterion_, nn.NLLLoss):  # the output is probabilities, as skorch reads it
-        return output.clamp_min(torch.finfo(output.dtype).eps).log()
-    return torch.log_softmax(output, dim=1)
+    """Return two views of a batch, or one where they are the same."""
+    views = net.two_views(x, generator)
+    return views[:1] if views[0] is views[1] else views
 
 
 def _paired(halves: Halves, batch_size: int, generator: torch.Generator) -> list[Halves]:

@@ -795,3 +795,24 @@ def test_what_is_not_finite_is_named():
     for spoiled in (np.nan, -np.inf):
         with pytest.raises(TrainingDivergedError, match="must give finite outputs, got NaN or infinity"):
             check_finite_outputs(np.zeros(2), np.array([[1.0, spoiled]]))
+
+
+def test_log_probabilities_of_logits_and_of_probabilities():
+    logits = torch.tensor([[0.0, 2.0, -1.0], [200.0, 0.0, 0.0]])
+    given = net().initialize()
+    torch.testing.assert_close(given.log_probs(logits), logits.softmax(1).log().nan_to_num(neginf=-200.0))
+    given = net(criterion=nn.NLLLoss).initialize()
+    probs = torch.tensor([[0.25, 0.75, 0.0]])
+    found = given.log_probs(probs)
+    torch.testing.assert_close(found[0, :2], probs[0, :2].log())
+    assert torch.isfinite(found).all()
+
+
+def test_two_views_are_drawn_in_turn_or_are_one():
+    x, generator = torch.zeros(5, 4), torch.Generator().manual_seed(0)
+    one, other = net().initialize().two_views(x, generator)
+    assert one is other is x
+    jitter = net(augment=lambda x, g: x + torch.randn(x.shape, generator=g)).initialize()
+    views = jitter.two_views(x, generator.manual_seed(0))
+    wanted = torch.randn(2, 5, 4, generator=generator.manual_seed(0))
+    assert torch.equal(torch.stack(views), wanted) and not torch.equal(*views)

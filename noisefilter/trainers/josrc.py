@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from noisefilter import scores
 from noisefilter.batches import Rows, count_batches
 from noisefilter.contrastive import LEARN_FROM, TwoViewNet
-from noisefilter.errors import ParameterError, TrainingDivergedError
+from noisefilter.errors import ParameterError
 from noisefilter.filters.josrc import JoSRCSelector, look_again
 from noisefilter.inputs import check_labels
 from noisefilter.models import NetModel
+from noisefilter.net import check_finite_outputs
 from noisefilter.progress import Progress
 from noisefilter.trained import NetworkFilter, Planted
 from noisefilter.trainer import BaseTrainer
@@ -323,11 +324,7 @@ class _JoSRC:
         """Return probabilities (m, K), without the smoothing of the labels learned."""
         with self._answering():
             probs = self.net.evaluate(rows)[0]
-        if not np.isfinite(probs).all():
-            raise TrainingDivergedError(
-                "The trained network must give finite outputs, got NaN or infinity. "
-                "A smaller lr= usually helps."
-            )
+        check_finite_outputs(probs)
         return scores.unsmoothed(probs, self.eps_target)
 
     def _answering(self) -> AbstractContextManager[None]:
