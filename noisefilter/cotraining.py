@@ -385,6 +385,14 @@ class CoTraining(ABC):
         """Return probabilities (m, K) of both networks together."""
         return together([self._evaluated(which, rows) for which in range(2)])
 
+    def networks(self) -> list[nn.Module]:
+        """Return both networks, or where there are such the moving averages that answer for them."""
+        found: list[nn.Module] = []
+        for which, net in enumerate(self.nets):
+            with self.answering(which):
+                found.append(net.module_.eval())
+        return found
+
     def seen_probs(self) -> NDArray[np.float64]:
         """Return the averaged predictions (n, K) of the training rows."""
         return np.asarray(self.prob_sum / max(1, self.n_seen), dtype=np.float64)

@@ -60,6 +60,10 @@ class Training(Protocol):
         """Train one epoch, numbered from 0; returns its record: losses, sizes of sets, thresholds."""
         ...
 
+    def cost(self, epoch: int) -> float:
+        """Return how long an epoch takes, in steps of the progress bar, as far as can be told by now."""
+        ...
+
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return tensors by name and values for JSON: all that later epochs and :meth:`judged` depend on."""
         ...
@@ -72,12 +76,16 @@ class Training(Protocol):
         """Return probabilities (m, K) in the order of the class numbers; changes nothing in the training."""
         ...
 
+    def networks(self) -> list[Any]:
+        """Return the torch modules that :meth:`predict` asks, in evaluation mode."""
+        ...
+
     def judged(self) -> Judged | Verdict:
         """Return the judgement of the training rows after any whole epoch; a verdict in class numbers."""
         ...
 
     def release(self) -> None:
-        """Let go of the rows and of what only training needs; :meth:`predict` goes on working."""
+        """Let go of the rows and of what only training needs; :meth:`predict` and :meth:`networks` go on."""
         ...
 
 
@@ -150,6 +158,10 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         Of the accuracies on ``eval_set``: ``best``, ``best_epoch`` (the first of that accuracy), ``last``,
         and ``last_10``, the mean of the last ten. Nothing is chosen by it: the networks are those of the last
         epoch. Only with an ``eval_set``.
+    networks_ : list of torch.nn.Module
+        The networks that predict.
+    network_classes_ : (K,) array
+        Labels, in the order of their outputs.
     n_features_in_ : int
         Columns of ``X``; for 2-D input only.
     feature_names_in_ : (d,) array
@@ -379,6 +391,25 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         self._fitted = _Fitted(run.training, task.rows.shape, rank, task.rows.device)
         self.__dict__.update(kept)
 
+    # -- the networks -----------------------------------------------------------------------------
+
+    @property
+    def networks_(self) -> list[Any]:
+        """The fitted networks, torch modules in evaluation mode: two with co-training.
+
+        They take rows as ``fit`` does, images as (b, channels, height, width), and give logits, or what else
+        the module of a prototype gives, of the classes ``network_classes_``. Their weights can be stored
+        without pickle: ``safetensors.torch.save_model(model.networks_[0], "network.safetensors")``.
+        """
+        self._fitted_verdict()
+        return self._fitted.training.networks()
+
+    @property
+    def network_classes_(self) -> NDArray[Any]:
+        """(K,) labels, in the order of the outputs of ``networks_``: by first appearance in ``y``."""
+        self._fitted_verdict()
+        return np.asarray(self.classes_[np.argsort(self._fitted.rank)])
+
     # -- rows that arrive later -------------------------------------------------------------------
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -570,8 +601,7 @@ def _plain(record: Mapping[str, Any], epoch: int) -> dict[str, Any]:
 
 def _left(training: Training, epoch: int) -> float:
     """Return how many steps of the progress bar the epochs from this one on take."""
-    cost = getattr(training, "cost", lambda _: training.n_steps / training.n_epochs)  # type: ignore[attr-defined]
-    return float(sum(cost(each) for each in range(epoch, training.n_epochs)))
+    return sum(training.cost(each) for each in range(epoch, training.n_epochs))
 
 
 def _told(record: Mapping[str, Any], n_epochs: int) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_model, save_model
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -31,6 +32,7 @@ from noisefilter import (
     OOD_NOISE,
     FilteredClassifier,
     INNScorer,
+    JoSRCClassifier,
     Net,
     SmallLossSelector,
     Verdict,
@@ -41,9 +43,9 @@ from noisefilter.errors import InputError, InputTypeError, LabelError, Parameter
 from noisefilter.inputs import check_labels
 from noisefilter.models import build_model
 from noisefilter.net import derived_seed, local_seed
-from noisefilter.networks import MLP
+from noisefilter.networks import MLP, SmallCNN
 from noisefilter.progress import Progress
-from noisefilter.scores import log_margin
+from noisefilter.scores import log_margin, unsmoothed
 from noisefilter.states import load_verdict, verdict_state
 from noisefilter.trainer import BaseTrainer, _in_class_numbers, _in_labels, _told
 from noisefilter.verdict import Judged
@@ -77,6 +79,9 @@ class PlainTraining:
 
     def predict(self, rows):
         return self.net.predict_proba(rows)
+
+    def networks(self):
+        return [self.net.module_.eval()]
 
     def judged(self):
         probs = self.predict(self.every)
@@ -676,6 +681,55 @@ def test_the_bar_is_full_in_the_end(kind, blobs, monkeypatch):
     short(kind, max_epochs=6, filter=quick()).fit(blobs.X, blobs.y)
     bar, foreseen = bars[-1]
     assert bar.done == pytest.approx(bar.total) == pytest.approx(foreseen, rel=0.35)
+
+
+# --- the networks ---------------------------------------------------------------------------------
+
+
+@every_trainer
+@pytest.mark.parametrize("data", ["blobs", "images"])
+def test_weights_can_be_stored_and_loaded_without_pickle(kind, data, request, tmp_path):
+    """What the trainer predicts is what other networks say that were given the weights alone."""
+    X, y, *_ = request.getfixturevalue(data)
+    fitted = short(kind).fit(X, np.array(["c", "a", "b"])[y])
+    rows = torch.from_numpy(X if data == "blobs" else X[:, None])
+    n_classes = len(fitted.classes_)
+    logits = []
+    for number, network in enumerate(fitted.networks_):
+        assert not network.training
+        save_model(network, tmp_path / f"{number}.safetensors")
+        other = MLP(5, n_classes) if data == "blobs" else SmallCNN(1, n_classes, 8)
+        load_model(other, tmp_path / f"{number}.safetensors")
+        with torch.inference_mode():
+            logits.append(other.eval()(rows))
+    probs = torch.stack(logits).mean(0).softmax(1).double().numpy()
+    if kind is JoSRCClassifier:
+        probs = unsmoothed(probs, fitted.eps_target)
+    columns = [fitted.network_classes_.tolist().index(label) for label in fitted.classes_]
+    np.testing.assert_allclose(fitted.predict_proba(X), probs[:, columns], atol=0.01)  # bfloat16
+    again = pickle.loads(pickle.dumps(fitted))
+    assert len(again.networks_) == len(fitted.networks_) == len(logits)
+
+
+@every_trainer
+def test_there_are_no_networks_before_fit(kind):
+    for name in ("networks_", "network_classes_"):
+        with pytest.raises(AttributeError, match=f"{kind.__name__} has no verdict before fit"):
+            getattr(short(kind), name)
+
+
+def test_networks_are_those_that_predict():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(80, 5)).astype(np.float32), np.arange(80) % 2
+    teacher, student = (
+        short(JoSRCClassifier, predict_with=which, eps_target=0.0).fit(X, y)
+        for which in ("teacher", "student")
+    )
+    for model in (teacher, student):
+        with torch.inference_mode():
+            probs = model.networks_[0](torch.from_numpy(X)).softmax(1).numpy()
+        np.testing.assert_allclose(model.predict_proba(X), probs, atol=1e-4)
+    assert not np.array_equal(teacher.predict_proba(X), student.predict_proba(X))
 
 
 # --- interrupts -----------------------------------------------------------------------------------

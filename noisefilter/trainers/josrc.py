@@ -288,8 +288,7 @@ class _JoSRC:
         self.asks_teacher = trainer.predict_with == "teacher"
         self.target = NetModel(net).begin(rows, planted.trained, n_classes)
         self.n_epochs = int(net.max_epochs)
-        batch_size = len(rows) if net.batch_size == -1 else net.batch_size
-        self.n_steps = self.n_epochs * count_batches(len(rows), batch_size)
+        self.n_steps = count_batches(len(rows), len(rows) if net.batch_size == -1 else net.batch_size)
 
     def hold(self, given: Verdict, n_epochs: int) -> None:
         """Believe a verdict for the first epochs, but for rows with planted labels, which it is not about."""
@@ -310,6 +309,10 @@ class _JoSRC:
         groups = {name: seen[name] for name in names if name in seen}
         return {"phase": phase, "loss": seen["train_loss"], **groups, "lr": seen["event_lr"]}
 
+    def cost(self, epoch: int) -> float:
+        """Return how many steps an epoch has: they take about as long in all of them."""
+        return self.n_steps
+
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return all that the epochs to come and the verdict depend on."""
         tensors, rest = self.net.state()
@@ -329,6 +332,11 @@ class _JoSRC:
 
     def _answering(self) -> AbstractContextManager[None]:
         return self.net.answered_by(self.net.teacher_.module if self.asks_teacher else None)
+
+    def networks(self) -> list[Any]:
+        """Return the network that predicts."""
+        with self._answering():
+            return [self.net.module_.eval()]
 
     def judged(self) -> Verdict:
         """Judge the rows as the selector does."""
