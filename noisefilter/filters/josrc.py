@@ -136,7 +136,7 @@ class JoSRCSelector(NetworkFilter):
     channels : {"first", "last"}, optional
         Where 4-D images have their channels, if the shape does not tell.
     device : str, default="auto"
-        ``"auto"`` is CUDA where there is a GPU.
+        ``"auto"`` is CUDA where there is a GPU. The ``device`` of a prototype is not read.
     keep_signals : bool, default=True
         Keep ``signals_``, to judge again by :meth:`fit_signals` with other parameters.
     verbose : int, default=0

@@ -116,7 +116,7 @@ class JoSRCClassifier(BaseTrainer):
     channels : {"first", "last"}, optional
         Where 4-D images have their channels, if the shape does not tell.
     device : str, default="auto"
-        ``"auto"`` is CUDA where there is a GPU.
+        ``"auto"`` is CUDA where there is a GPU. The ``device`` of a prototype is not read.
     verbose : int, default=0
         1 shows a progress bar.
     random_state : int, RandomState or None, default=None
