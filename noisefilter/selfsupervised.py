@@ -20,7 +20,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from noisefilter.base import check_number
-from noisefilter.batches import Rows, at_hand, choose_device, first_row
+from noisefilter.batches import Rows, at_hand, choose_device, count_batches, first_row
 from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.inputs import as_rows, check_features
 from noisefilter.models import feeds_raw
@@ -42,8 +42,9 @@ from noisefilter.trained import check_at_least_1, check_network, check_positive
 __all__ = ["SCANClusterer", "SimCLR"]
 
 _LEAST = ("at least 0 and finite", lambda value: 0 <= value < np.inf)
-_SCAN_EPOCHS, _SCAN_LR = 50, 1e-4
-_HEAD_STEPS, _HEAD_LR = 500, 1e-2  # where a linear layer is all that is trained
+# Epochs and steps at least, and learning rate: of a network, and where a linear layer is all that is trained.
+_WHOLE = (50, 2_000, 1e-4)
+_HEAD = (10, 500, 1e-2)
 
 
 class _Unlabeled(BaseEstimator, ABC):
@@ -299,7 +300,8 @@ class SCANClusterer(ClusterMixin, _Unlabeled):
     n_neighbors : int, default=20
         Neighbors of each row.
     max_epochs : int, optional
-        Default 50; for embeddings as many as 500 steps take, at least 10.
+        Default 50, or as many as 2,000 steps take if these are more; for embeddings as many as 500 steps
+        take, at least 10.
     batch_size : int, default=128
         Rows of a step, with as many neighbors.
     lr : float, optional
@@ -480,12 +482,12 @@ class SCANClusterer(ClusterMixin, _Unlabeled):
     def _clusters(
         self, net: Net, rows: Rows, neighbors: NDArray[np.int64], weights: Any, seed: int
     ) -> Clusters:
-        linear = type(net.module_) is LinearNetwork
-        epochs, lr = self.max_epochs, self.lr
-        if epochs is None:
-            epochs = max(10, -(-_HEAD_STEPS * self.batch_size // len(rows))) if linear else _SCAN_EPOCHS
-        if lr is None:
-            lr = _HEAD_LR if linear else _SCAN_LR
+        epochs, steps, lr = _HEAD if type(net.module_) is LinearNetwork else _WHOLE
+        if self.max_epochs is not None:
+            epochs = self.max_epochs
+        else:
+            epochs = max(epochs, -(-steps // count_batches(len(rows), self.batch_size)))
+        lr = lr if self.lr is None else self.lr
         return scan_weights(
             net, rows, neighbors, epochs=epochs, seed=seed, weights=weights, batch_size=self.batch_size,
             lr=lr, weight_decay=self.weight_decay, entropy_weight=self.entropy_weight, views=self.views,
