@@ -396,6 +396,7 @@ class _DivideMix(CoTraining):
             return Division(proba, self._floored(proba, self.clean_threshold))
         # The hills overlap: the lower one alone holds fewer labels than are right.
         ranked = splits.at_rate(log_odds(np.exp(-self._last_losses(which).mean(axis=0))), 1.0 - least)
+        assert ranked.clean_proba is not None  # at_rate has them always
         return Division(ranked.clean_proba, ranked.clean | self._floored(ranked.clean_proba, 1.0))
 
     def _held_verdict(self) -> Verdict | None:
