@@ -34,7 +34,7 @@ from noisefilter.pretrain import (
 from noisefilter.progress import Progress
 from noisefilter.states import behind
 from noisefilter.trained import check_at_least_1, check_positive
-from noisefilter.trainers.dividemix import DivideMixClassifier, _DivideMix
+from noisefilter.trainers.dividemix import DivideMixClassifier, _DivideMix, as_published_rate
 from noisefilter.variation import (
     BETA_RULES,
     adapted,
@@ -53,7 +53,7 @@ Floats = NDArray[np.float64]
 _A, _B = 0, 1  # the network whose losses are read for their size, and the one for their variation
 _LEAST_EPOCHS = 3  # recorded, for a variation to speak of
 _LEAST_SHARE = 0.05  # of rows believed clean
-_SCAN_FROM = 0.6  # share of wrong labels
+_SCAN_FROM = 0.6  # rate of symmetric noise
 _SCAN_BATCH = 128
 _CLUSTERING_EPOCHS = 50
 _DRAW = 1  # what is drawn in an epoch beside its training
@@ -173,8 +173,9 @@ class VRLVMixClassifier(DivideMixClassifier):
     unlabeled : {"rest", "not clean"}, default="rest"
         Rows to guess: all that are not learned under their label, or all but :math:`D_c`, as printed.
     scan : bool or None, default=None
-        Learn to say the same of neighbors, Eq. (12); ``None`` is where :math:`1 - \rho > 0.6`. It is left
-        out in epochs in which the networks put nearly all rows into few classes.
+        Learn to say the same of neighbors, Eq. (12); ``None`` is where the noise rate estimated after the
+        warm-up, or by the filter before, is as heavy as symmetric noise above 0.6. It is left out in epochs
+        in which the networks put nearly all rows into few classes.
     scan_lr : float, default=1e-3
         Its learning rate.
     scan_entropy : float, default=2.0
@@ -452,9 +453,8 @@ class _VRLVMix(_DivideMix):
 
     def cost(self, epoch: int) -> float:
         """Return how long an epoch takes, in steps of the warm-up."""
-        scans = self.options.scan if self.selected is None else self._scans(self.selected)
-        extra = 2 * count_batches(len(self.rows), _SCAN_BATCH) if scans and epoch >= self.warmup_epochs else 0
-        return super().cost(epoch) + extra
+        scans = epoch >= self.warmup_epochs and self._scans()
+        return super().cost(epoch) + (2 * count_batches(len(self.rows), _SCAN_BATCH) if scans else 0)
 
     # -- lines 1 and 2: pre-training, and a warm-up from it ---------------------------------------
 
@@ -506,7 +506,7 @@ class _VRLVMix(_DivideMix):
         record = super()._mixmatch(epoch, bar)
         if self.selected is None:
             return record | {"branch": "verdict given"}
-        if self._scans(self.selected):
+        if self._scans():
             record["scan_loss"] = self._scan(epoch, bar)
         return record | self._told(self.selected)
 
@@ -612,10 +612,10 @@ class _VRLVMix(_DivideMix):
 
     # -- line 32: Eq. (12) ------------------------------------------------------------------------
 
-    def _scans(self, selected: _Selection) -> bool:
+    def _scans(self) -> bool:
         if self.options.scan is not None:
             return bool(self.options.scan)
-        return 1.0 - selected.share > _SCAN_FROM
+        return as_published_rate(self.rate or 0.0, self.n_classes) > _SCAN_FROM
 
     def _scan(self, epoch: int, bar: Progress) -> float | None:
         """Train both networks to say the same of neighbors; None where they put all rows into few classes."""
