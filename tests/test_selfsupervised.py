@@ -14,9 +14,10 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from noisefilter import Net, SCANClusterer, SimCLR
+from noisefilter import Net, SCANClusterer, SimCLR, selfsupervised
 from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.networks import PreActResNet18, SevenLayerCNN
+from noisefilter.pretrain import scan_weights
 
 
 def jitter(x, generator):
@@ -198,6 +199,21 @@ def test_clusters_of_an_embedding_are_better_than_chance_by_far(digits):
     np.testing.assert_array_equal(fitted.predict(X.reshape(200, 64)), fitted.labels_)
     assert fitted.neighbors_.shape == (200, 20)
     np.testing.assert_allclose(fitted.predict_proba(X.reshape(200, 64)).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_few_rows_are_clustered_for_more_epochs(digits, monkeypatch):
+    asked = []
+
+    def clusters(net, rows, *args, epochs, lr, **kwargs):
+        asked.append((epochs, lr))
+        return scan_weights(net, rows, *args, epochs=1, lr=lr, **kwargs)
+
+    monkeypatch.setattr(selfsupervised, "scan_weights", clusters)
+    X, features = digits[0], digits[0].reshape(200, 64)
+    for settings in ({}, {"batch_size": 4}, {"max_epochs": 7, "lr": 0.1}):
+        SCANClusterer(random_state=0, **settings).fit(X, features=features)
+        SCANClusterer(random_state=0, **settings).fit(features)
+    assert asked == [(1000, 1e-4), (250, 1e-2), (50, 1e-4), (10, 1e-2), (7, 0.1), (7, 0.1)]
 
 
 def test_neighbors_come_from_the_features_given(digits):
