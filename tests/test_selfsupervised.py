@@ -201,6 +201,7 @@ def test_clusters_of_an_embedding_are_better_than_chance_by_far(digits):
     np.testing.assert_allclose(fitted.predict_proba(X.reshape(200, 64)).sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The clusters must be of some size")  # one epoch is all they get
 def test_few_rows_are_clustered_for_more_epochs(digits, monkeypatch):
     asked = []
 
