@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ _OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress 
 _TURNED_OVER = 0.5  # of the rows change sides
 _OVERSURE = 1.25  # how much too sure networks may be of rows whose labels they do not learn
 _REMEMBERED = 0.9  # of earlier epochs, in each
-_BLEND = "blend."
+_BLEND, _OWN = "blend.", "own."  # in front of the names of tensors in a checkpoint
 
 
 class Division(NamedTuple):
@@ -150,6 +150,9 @@ class CoTraining(ABC):
     loss_epochs : int
         How many epochs of losses are kept for :meth:`divided`.
     """
+
+    # Arrays, or None, that a trainer keeps from epoch to epoch beside those of this class.
+    _remembered: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -435,6 +438,9 @@ class CoTraining(ABC):
             "prob_sum": torch.from_numpy(self.prob_sum.copy()),
             "labeled": torch.from_numpy(self.labeled.copy()),
         }
+        for name in self._remembered:
+            if getattr(self, name) is not None:
+                tensors[_OWN + name] = torch.from_numpy(getattr(self, name).copy())
         rest: dict[str, Any] = {
             "n_seen": self.n_seen, "n_epochs_seen": self.n_epochs_seen, "rate": self.rate,
             "n_ssl_steps": self.n_ssl_steps, "warmup_epochs": self.warmup_epochs,
@@ -471,6 +477,8 @@ class CoTraining(ABC):
         self.losses = tensors["losses"].cpu().numpy().copy()
         self.prob_sum = tensors["prob_sum"].cpu().numpy().copy()
         self.labeled = tensors["labeled"].cpu().numpy()
+        for name, tensor in behind(_OWN, tensors).items():
+            setattr(self, name, tensor.cpu().numpy())
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
         self.n_ssl_steps, self.rate = list(rest["n_ssl_steps"]), rest["rate"]
         self.warmup_epochs, self.n_epochs = rest["warmup_epochs"], rest["n_epochs"]

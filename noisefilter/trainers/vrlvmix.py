@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from noisefilter.balance import Mixing, class_weights, mixing_plan, supplement
@@ -32,7 +31,6 @@ from noisefilter.pretrain import (
     simclr_weights,
 )
 from noisefilter.progress import Progress
-from noisefilter.states import behind
 from noisefilter.trained import check_at_least_1, check_positive
 from noisefilter.trainers.dividemix import DivideMixClassifier, _DivideMix, as_published_rate
 from noisefilter.variation import (
@@ -57,7 +55,6 @@ _SCAN_FROM = 0.6  # rate of symmetric noise
 _SCAN_BATCH = 128
 _CLUSTERING_EPOCHS = 50
 _DRAW = 1  # what is drawn in an epoch beside its training
-_BANK = ("predictions", "predicted", "rates", "neighbors")  # in checkpoints
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 _NOTHING = Mixing(_NO_ROWS, _NO_ROWS, np.zeros(0), _NO_ROWS)
 _CHOICES = {
@@ -436,6 +433,8 @@ class VRLVMixClassifier(DivideMixClassifier):
 class _VRLVMix(_DivideMix):
     """Algorithm 1; its lines stand in comments."""
 
+    _remembered: ClassVar = ("predictions", "predicted", "rates", "neighbors")
+
     def __init__(
         self, *args: Any, features: NDArray[Any] | None, trainer: VRLVMixClassifier, **settings: Any
     ):
@@ -656,17 +655,12 @@ class _VRLVMix(_DivideMix):
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return all that the epochs to come and the verdict depend on."""
         tensors, rest = super().state()
-        for name in _BANK:
-            if getattr(self, name) is not None:
-                tensors[f"bank.{name}"] = torch.from_numpy(getattr(self, name).copy())
         return tensors, rest | {"first_share": self.first_share}
 
     def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
         """Go on from where :meth:`state` was asked for."""
         super().load_state(tensors, rest)
         self.first_share = rest["first_share"]
-        for name, tensor in behind("bank.", tensors).items():
-            setattr(self, name, tensor.cpu().numpy())
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""
