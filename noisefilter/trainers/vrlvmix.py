@@ -58,7 +58,7 @@ _DRAW = 1  # what is drawn in an epoch beside its training
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 _NOTHING = Mixing(_NO_ROWS, _NO_ROWS, np.zeros(0), _NO_ROWS)
 _CHOICES = {
-    "clean_share": ("falling", "first"),
+    "clean_share": ("falling", "first", "current"),
     "beta_rule": BETA_RULES,
     "unlabeled": ("rest", "not clean"),
 }
@@ -145,10 +145,11 @@ class VRLVMixClassifier(DivideMixClassifier):
     window : int, default=10
         :math:`\tau`, how many of the last changes of the loss count, at least 2; fewer where fewer were
         recorded. The paper does not give it.
-    clean_share : {"falling", "first"}, default="falling"
+    clean_share : {"falling", "first", "current"}, default="falling"
         The share :math:`\rho` of rows believed clean, which makes :math:`V_c` and the share of each class.
         ``"first"`` is the share of small losses when the warm-up is over, mean of both networks;
-        ``"falling"`` goes below it where later losses say less, and never above.
+        ``"falling"`` goes below it where later losses say less, and never above, which a warm-up of one or
+        two epochs can make too few; ``"current"`` is the share of each epoch, whichever it is.
     beta_rule : {"stable_label", "stable", "text", "eq5"}, default="stable_label"
         What shows after a change of the learning rate that a row adapts well; see
         :func:`noisefilter.variation.adapted`.
@@ -546,13 +547,13 @@ class _VRLVMix(_DivideMix):
     def _clean_share(self, now: float) -> float:
         """Return the share of rows believed clean, of which `now` are by the sizes of losses: line 6.
 
-        It is what the warm-up found, and falls where later sizes say less. It does not rise with them: the
-        losses of wrong labels become small as well when these are learned by heart.
+        By default it is what the warm-up found, and falls where later sizes say less. It does not rise with
+        them: the losses of wrong labels become small as well when these are learned by heart.
         """
         if self.first_share is None:
             self.first_share = float(now)
-        share = self.first_share if self.options.clean_share == "first" else min(self.first_share, now)
-        return max(_LEAST_SHARE, float(share))
+        shares = {"first": self.first_share, "current": now, "falling": min(self.first_share, now)}
+        return max(_LEAST_SHARE, float(shares[self.options.clean_share]))
 
     # -- lines 11 to 31: what each network learns from --------------------------------------------
 

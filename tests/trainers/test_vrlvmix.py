@@ -222,7 +222,10 @@ def test_what_is_added_may_be_guessed_as_well():
     assert (found.blends.weight == 1.0).all() and np.array_equal(found.blends.first, found.blends.second)
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("falling", [0.6, 0.4, 0.6, 0.05]), ("first", [0.6] * 4)])
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("falling", [0.6, 0.4, 0.6, 0.05]), ("first", [0.6] * 4), ("current", [0.6, 0.4, 0.9, 0.05])],
+)
 def test_the_share_believed_clean_falls_and_never_rises(rule, expected):
     run = training(clean_share=rule)
     assert [run._clean_share(now) for now in (0.6, 0.4, 0.9, 0.01)] == expected
@@ -488,7 +491,10 @@ def test_as_published_spells_out_the_paper():
     [
         ({"window": 1}, "window must be a whole number of at least 2, got 1"),
         ({"n_neighbors": 0}, "n_neighbors must be a whole number of at least 1, got 0"),
-        ({"clean_share": "much"}, r"clean_share must be one of \('falling', 'first'\), got 'much'"),
+        (
+            {"clean_share": "much"},
+            r"clean_share must be one of \('falling', 'first', 'current'\), got 'much'",
+        ),
         ({"beta_rule": "any"}, "beta_rule must be one of .*, got 'any'"),
         ({"most_unstable": 1.5}, r"most_unstable must be in \[0, 1\] or None, got 1.5"),
         ({"variation": 2}, r"variation must be True or False, got 2"),
