@@ -45,7 +45,7 @@ REGIMES: dict[str, dict[str, Any]] = {
     "short": {"data": "cifar10", "rows": 10_000, "epochs": 30},
     "imbalanced": {"data": "cifar10", "rows": 50_000, "epochs": 40},
 }
-TEST_ROWS = 2_000
+TEST_ROWS = 4_000
 PAIRS = {"airplane, automobile": (0, 1), "bird, horse": (2, 7), "cat, deer": (3, 4), "frog, ship": (6, 8)}
 NOISE = {regime: [("symmetric", 0.5), ("asymmetric", 0.4)] for regime in REGIMES}
 NOISE["imbalanced"] = [(pair, 0.3) for pair in PAIRS]

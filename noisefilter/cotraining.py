@@ -192,6 +192,7 @@ class CoTraining(ABC):
         self.n_epochs_seen = 0
         self.n_ssl_steps = [0, 0]
         self.rate: float | None = None
+        self.by_heart: bool | None = None  # whether planted labels were learned so; unknown without
         self.kept: tuple[Division, Division] | None = None  # in use
         self.found: dict[int, NDArray[np.bool_]] = {}  # labeled rows of the newest, in use or not
         self.probe_rows = np.zeros(0, dtype=np.int64) if probe_rows is None else probe_rows
@@ -261,7 +262,8 @@ class CoTraining(ABC):
             bar.step(self._steps(2 * len(self.rows)))
             if len(self.probe_rows):
                 record["planted_known"] = known_by_heart
-                if known_by_heart > estimates.BY_HEART:
+                self.by_heart = known_by_heart > estimates.BY_HEART
+                if self.by_heart:
                     self.warmup_epochs = epoch + 1
             if epoch + 1 == self.warmup_epochs:
                 self.rate = self._estimated_rate()
@@ -443,6 +445,7 @@ class CoTraining(ABC):
                 tensors[_OWN + name] = torch.from_numpy(getattr(self, name).copy())
         rest: dict[str, Any] = {
             "n_seen": self.n_seen, "n_epochs_seen": self.n_epochs_seen, "rate": self.rate,
+            "by_heart": self.by_heart,
             "n_ssl_steps": self.n_ssl_steps, "warmup_epochs": self.warmup_epochs,
             "n_epochs": self.n_epochs,
             "averaged_steps": None if self.averages is None else [each.n_steps for each in self.averages],
@@ -481,6 +484,7 @@ class CoTraining(ABC):
             setattr(self, name, tensor.cpu().numpy())
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
         self.n_ssl_steps, self.rate = list(rest["n_ssl_steps"]), rest["rate"]
+        self.by_heart = rest["by_heart"]
         self.warmup_epochs, self.n_epochs = rest["warmup_epochs"], rest["n_epochs"]
 
     def release(self) -> None:

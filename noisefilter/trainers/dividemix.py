@@ -26,6 +26,7 @@ _WARMUP_STEPS = 1_500
 _RAMP_STEPS = 8_000
 _HEAVY, _HEAVY_EPOCHS = 0.85, 5  # from this published rate on, losses of so many epochs are averaged
 _MANY_CLASSES = 20
+_MEMORIZED_LEAST = 0.8
 
 
 class DivideMixClassifier(BaseTrainer):
@@ -61,7 +62,7 @@ class DivideMixClassifier(BaseTrainer):
         What it is divided by.
     warmup_epochs : int, optional
         At most, where there are `probes`. Default: as many as 1,500 steps take, at least 10, but no more than
-        a third of the epochs.
+        two thirds of the epochs.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
         when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.
@@ -73,11 +74,12 @@ class DivideMixClassifier(BaseTrainer):
         harm.
     clean_threshold : float, default=0.5
         A label is believed if :math:`w_i` is greater; in [0, 1].
-    least_labeled : float, default=0.8
+    least_labeled : float, optional
         Share, in [0, 1], of the labels that are right by the estimated noise rate. If the mixture believes
         fewer, so many are believed, those of smallest loss, with :math:`w_i` the probability of the label
         scaled to be so large on average: in a short training the hills of the losses overlap, and the lower
-        one alone leaves too few rows to learn from.
+        one alone leaves too few rows to learn from. Default: all of them where the networks have seen planted
+        labels and learned none by heart, otherwise four fifths.
     loss_epochs : int, optional
         Of how many last epochs since the warm-up losses are averaged for a division. Default: 1, and 5 where
         the estimated noise is as heavy as 85 % symmetric noise.
@@ -179,7 +181,7 @@ class DivideMixClassifier(BaseTrainer):
         probes: float | None = None,
         confidence_penalty: bool = True,
         clean_threshold: float = 0.5,
-        least_labeled: float = 0.8,
+        least_labeled: float | None = None,
         loss_epochs: int | None = None,
         unlabeled_weight: Any = "auto",
         ramp_steps: int = _RAMP_STEPS,
@@ -314,7 +316,7 @@ class DivideMixClassifier(BaseTrainer):
         if self.warmup_epochs is not None:
             return min(self.warmup_epochs, net.max_epochs)
         steps = count_batches(n, n if net.batch_size == -1 else net.batch_size)
-        return min(max(10, -(-_WARMUP_STEPS // steps)), max(1, net.max_epochs // 3))
+        return min(max(10, -(-_WARMUP_STEPS // steps)), max(1, 2 * net.max_epochs // 3))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -391,7 +393,10 @@ class _DivideMix(CoTraining):
     def _by_losses(self, which: int) -> Division:
         """Return the division by a mixture of two Gaussians, or by rank where that believes too few."""
         proba = self._clean_proba(which)
-        least = self.least_labeled * (1.0 - (self.rate or 0.0))
+        share = self.least_labeled
+        if share is None:
+            share = 1.0 if self.by_heart is False else _MEMORIZED_LEAST
+        least = share * (1.0 - (self.rate or 0.0))
         if np.mean(proba > self.clean_threshold) >= least:
             return Division(proba, self._floored(proba, self.clean_threshold))
         # The hills overlap: the lower one alone holds fewer labels than are right.

@@ -77,9 +77,12 @@ def test_a_division_is_the_mixture_of_two_gaussians_on_scaled_losses():
 def test_a_division_believes_most_of_the_labels_that_are_right():
     rng = np.random.default_rng(0)
     losses = np.concatenate([rng.normal(0.3, 0.05, size=60), rng.uniform(1.0, 3.0, size=240)])
-    for share, least in ((0.8, 160), (0.0, 60)):  # two thirds are right, and a hill of sixty is plain to see
+    # Two thirds are right, and a hill of sixty is plain to see.
+    for share, heart, least in (
+        (0.8, None, 160), (0.0, None, 60), (None, None, 160), (None, True, 160), (None, False, 200),
+    ):  # fmt: skip
         run, _ = training(n=300, least_labeled=share)
-        run.losses[0, -1], run.rate, run.n_epochs_seen = losses, 1 / 3, 2
+        run.losses[0, -1], run.rate, run.n_epochs_seen, run.by_heart = losses, 1 / 3, 2, heart
         division = run.divided(0)
         smallest = np.isin(np.arange(300), np.argsort(losses)[:least])
         assert division.labeled.sum() == least and np.array_equal(division.labeled, smallest)
