@@ -123,7 +123,7 @@ class VRLVMixClassifier(DivideMixClassifier):
         Of SimCLR.
     warmup_epochs : int, optional
         At most, where there are `probes`. Default: as many as 1,500 steps take, at least 10, but no more than
-        a third of the epochs.
+        two thirds of the epochs.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
         when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.
@@ -132,9 +132,10 @@ class VRLVMixClassifier(DivideMixClassifier):
     confidence_penalty : bool, default=True
         Add the negative entropy of the predictions to the loss of the warm-up, so that networks are not too
         sure of wrong labels.
-    least_labeled : float, default=0.8
+    least_labeled : float, optional
         Share, in [0, 1], of the labels that are right by the estimated noise rate. If the mixture believes
-        fewer, so many losses, the smallest, are taken for :math:`G_l`.
+        fewer, so many losses, the smallest, are taken for :math:`G_l`. Default: as in
+        :class:`noisefilter.DivideMixClassifier`.
     clean_threshold : float, default=0.5
         A loss is among the small ones if the mixture says so with more than this probability; in [0, 1].
     loss_epochs : int, optional
@@ -304,7 +305,7 @@ class VRLVMixClassifier(DivideMixClassifier):
         warmup_epochs: int | None = None,
         probes: float | None = None,
         confidence_penalty: bool = True,
-        least_labeled: float = 0.8,
+        least_labeled: float | None = None,
         clean_threshold: float = 0.5,
         loss_epochs: int | None = None,
         variation: bool = True,
