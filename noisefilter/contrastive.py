@@ -149,7 +149,7 @@ class TwoViewNet(Net):
     # Of what is pickled, skorch moves these to a device at hand, and what it makes itself.
     cuda_dependent_attributes_: ClassVar = [
         *Net.cuda_dependent_attributes_, "teacher_", "groups_", "warm_sum_", "likelihoods_", "limits_",
-        "held_clean_",
+        "held_clean_", "predicted_",
     ]  # fmt: skip
 
     def __init__(

@@ -268,9 +268,9 @@ class CoTraining(ABC):
             if epoch + 1 == self.warmup_epochs:
                 self.rate = self._estimated_rate()
             return record
-        if epoch == self.warmup_epochs:
-            self.prob_sum[:], self.n_seen = 0.0, 0.0
         record = self._mixmatch(epoch, bar)
+        if epoch == self.warmup_epochs:  # not before: an interrupt would leave nothing to judge by
+            self.prob_sum[:], self.n_seen = 0.0, 0.0
         self._look(epoch)
         bar.step(self._steps(2 * len(self.rows)))
         return record
