@@ -70,8 +70,8 @@ class DivideMixClassifier(BaseTrainer):
         filter has judged before there are none.
     confidence_penalty : bool, default=True
         Add the negative entropy of the predictions to the loss of the warm-up, so that networks are not too
-        sure of wrong labels. Published for asymmetric noise, where it gains much; for other noise it does no
-        harm.
+        sure of wrong labels. Published for asymmetric noise; here it is there for all noise, whose kind is
+        not known before.
     clean_threshold : float, default=0.5
         A label is believed if :math:`w_i` is greater; in [0, 1].
     least_labeled : float, optional
@@ -91,8 +91,7 @@ class DivideMixClassifier(BaseTrainer):
     temperature : float, default=0.5
         Below 1 it sharpens guesses.
     mixup_alpha : float, default=0.5
-        Parameter of the Beta distribution that mixtures are weighted by; large values mix rows half and half,
-        which small networks take long to learn from.
+        Parameter of the Beta distribution that mixtures are weighted by; large values mix rows half and half.
     penalty : float, default=1.0
         Weight of what keeps the mean prediction near uniform. 0 where classes differ much in size.
     weight_average : float or None, default=0.999
