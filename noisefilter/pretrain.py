@@ -42,6 +42,7 @@ __all__ = [
     "LinearNetwork",
     "cluster_entropy",
     "encoded",
+    "last_linear",
     "matched_clusters",
     "neighbor_sets",
     "predicted",
@@ -388,7 +389,7 @@ def reordered(
     ParameterError
         If that layer does not have one output per class.
     """
-    name, layer = _last_linear(net, rows)
+    name, layer = last_linear(net, rows)
     if layer.out_features != len(classes):
         raise ParameterError(
             f"The last linear layer must have one output per class ({len(classes)}) for clusters to become "
@@ -742,8 +743,8 @@ def _as_it_is(x: Tensor, generator: torch.Generator) -> Tensor:
     return x
 
 
-def _last_linear(net: Net, rows: Rows) -> tuple[str, nn.Linear]:
-    """Return name and layer of the last linear layer to run."""
+def last_linear(net: Net, rows: Rows) -> tuple[str, nn.Linear]:
+    """Return name and layer of the last linear layer to run on a row; ParameterError if there is none."""
     ran: list[tuple[str, nn.Linear]] = []
     hooks = [
         layer.register_forward_hook(lambda layer, *_, name=name: ran.append((name, layer)))

@@ -20,9 +20,9 @@ from noisefilter.net import Net, derived_seed
 from noisefilter.networks import PreActResNet18
 from noisefilter.pretrain import (
     LEAST_ENTROPY,
-    _last_linear,
     cluster_entropy,
     encoded,
+    last_linear,
     matched_clusters,
     neighbor_sets,
     reordered,
@@ -680,7 +680,7 @@ def _repeated(rows: NDArray[np.int64], blends: Mixing) -> Mixing:
 @contextmanager
 def _last_layer_alone(net: Net, rows: Rows) -> Iterator[None]:
     """Keep all weights but those of the last layer from being trained inside the block."""
-    own = {id(each) for each in _last_linear(net, rows)[1].parameters()}
+    own = {id(each) for each in last_linear(net, rows)[1].parameters()}
     others = [each for each in net.module_.parameters() if id(each) not in own and each.requires_grad]
     for each in others:
         each.requires_grad_(False)
