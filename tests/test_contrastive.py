@@ -338,6 +338,22 @@ def test_a_warm_up_ends_when_planted_labels_are_known_by_heart(blobs):
     np.testing.assert_allclose(net.warm_probs(), expected / expected.sum(1, keepdims=True), atol=1e-6)
 
 
+def test_a_warm_up_that_has_ended_stays_so_in_a_training_taken_up_again(blobs):
+    codes, rows = planted(blobs)
+    nets = [make(planted_rows=rows, max_epochs=6, warmup_epochs=5).initialize() for _ in range(2)]
+    data = ArrayRows(torch.from_numpy(blobs.X)), torch.from_numpy(codes)
+    for net in nets:
+        net.begin(*data)
+    nets[0].run_epoch(*data, 0)
+    nets[0].warm_epochs_ = 1
+    nets[1].load_state(*nets[0].state())
+    for net in nets:
+        with net.drawing(1):
+            net.run_epoch(*data, 1)
+    assert nets[1].warm_epochs_ == 1 and nets[1].history[-1, "threshold"] == 0.8
+    assert np.array_equal(nets[0].predict_proba(blobs.X), nets[1].predict_proba(blobs.X))
+
+
 def test_a_warm_up_lasts_where_planted_labels_are_not_learned(blobs):
     codes, rows = planted(blobs)
     net = make(planted_rows=rows, max_epochs=6, warmup_epochs=4).fit(blobs.X, codes)
