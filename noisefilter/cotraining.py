@@ -6,6 +6,7 @@ J. Li, R. Socher & S. Hoi, "DivideMix: learning with noisy labels as semi-superv
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -25,7 +26,7 @@ from noisefilter.models import NetModel, build_model, check_outputs
 from noisefilter.net import Net, check_finite_outputs, local_seed
 from noisefilter.progress import Progress
 from noisefilter.scores import log_probability, unpenalized
-from noisefilter.semisupervised import TRAINED, Blends, mixmatch_epoch, passes, ramp
+from noisefilter.semisupervised import TRAINED, Blends, floored, mixmatch_epoch, passes, ramp
 from noisefilter.states import behind, named
 from noisefilter.verdict import Judged
 
@@ -113,6 +114,10 @@ class CoTraining(ABC):
     follows trains on the labels that were given. There need be no warm-up; a trainer that does without sets
     ``rate``, the share of wrong labels that the verdict goes by.
 
+    Where the warm-up ends without any planted label known by heart and few epochs are left, guesses are poor
+    and there is no time to mend them. Then there is no MixMatch, and a warning: the warm-up goes on to the
+    end on the labels that it makes believed, and the verdict is that of all its epochs.
+
     Predictions are those of both networks together: :math:`\frac12 \sum_k \log p_k` up to a constant, which
     ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
     the moving average of its weights.
@@ -149,6 +154,8 @@ class CoTraining(ABC):
         Decay of the moving average of the weights, in [0, 1); it begins after the warm-up.
     loss_epochs : int
         How many epochs of losses are kept for :meth:`divided`.
+    least_epochs, least_steps : int
+        Epochs of MixMatch that are few, if they also make fewer steps than these.
     """
 
     # Arrays, or None, that a trainer keeps from epoch to epoch beside those of this class.
@@ -171,6 +178,8 @@ class CoTraining(ABC):
         ramp_steps: int,
         weight_average: float | None,
         loss_epochs: int = 1,
+        least_epochs: int = 0,
+        least_steps: int = 0,
     ):
         self.nets = nets
         self.rows = rows
@@ -182,6 +191,8 @@ class CoTraining(ABC):
         self.penalty = penalty
         self.ramp_steps = ramp_steps
         self.weight_average = weight_average
+        self.least_epochs = least_epochs
+        self.least_steps = least_steps
         self.n_epochs = int(nets[0].max_epochs)
         self.targets = torch.from_numpy(codes).to(rows.device)
         self.averages: tuple[MeanTeacher, MeanTeacher] | None = None
@@ -201,6 +212,7 @@ class CoTraining(ABC):
         self.learned[torch.from_numpy(self.probe_rows)] = torch.from_numpy(self.probe_codes).to(rows.device)
         known = np.ones(len(rows), dtype=bool) if warmup_rows is None else warmup_rows
         self.warmup = np.flatnonzero(known)
+        self.plain = False  # whether the warm-up goes on to the end
         self._start()
 
     def _start(self) -> None:
@@ -260,6 +272,8 @@ class CoTraining(ABC):
             record = self._warm_up(epoch, bar)
             known_by_heart = self._look(epoch)
             bar.step(self._steps(2 * len(self.rows)))
+            if self.plain:
+                return record | {"phase": "supervised"} | {f"n_labeled_{k}": len(self.warmup) for k in (1, 2)}
             if len(self.probe_rows):
                 record["planted_known"] = known_by_heart
                 self.by_heart = known_by_heart > estimates.BY_HEART
@@ -267,6 +281,8 @@ class CoTraining(ABC):
                     self.warmup_epochs = epoch + 1
             if epoch + 1 == self.warmup_epochs:
                 self.rate = self._estimated_rate()
+                if self._is_late():
+                    self._stay_plain()
             return record
         record = self._mixmatch(epoch, bar)
         if epoch == self.warmup_epochs:  # not before: an interrupt would leave nothing to judge by
@@ -283,6 +299,33 @@ class CoTraining(ABC):
                     self.n_epochs = epoch + 1
         losses = [float(net.history[-1]["train_loss"]) for net in self.nets]
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
+
+    def _is_late(self) -> bool:
+        """Return whether networks that have learned little so far have few epochs left."""
+        left = self.n_epochs - self.warmup_epochs
+        n_steps = left * count_batches(len(self.rows), self._batch_size(self.nets[0]))
+        return self.by_heart is False and 0 < left < self.least_epochs and n_steps < self.least_steps
+
+    def _stay_plain(self) -> None:
+        """Let the warm-up go on to the end, on the labels believed by now, the planted ones taken back."""
+        judged = self.judged()
+        proba = np.where(judged.clean, 1.0, 0.0 if judged.clean_proba is None else judged.clean_proba / 2.0)
+        believed = floored(proba, self.codes, self.n_classes, 0.5, self._labeled_batch(self.nets[0]))
+        warnings.warn(
+            f"max_epochs must leave {self.least_epochs} epochs or {self.least_steps:,} steps after the "
+            f"warm-up for guessed labels to help, got {self.n_epochs} epochs with a warm-up of "
+            f"{self.warmup_epochs}. The networks go on with plain training on the {believed.sum():,} labels "
+            "believed. Allow more epochs, or take FilteredClassifier, which does the same with one network; "
+            "least_epochs=0 guesses all the same.",
+            UserWarning,
+            stacklevel=5,
+        )
+        self._train_plainly(believed)
+
+    def _train_plainly(self, believed: NDArray[np.bool_]) -> None:
+        self.plain, self.warmup_epochs = True, self.n_epochs
+        self.warmup, self.learned = np.flatnonzero(believed), self.targets
+        self.labeled = np.stack([believed, believed])
 
     def _lr(self) -> float:
         return float(self.nets[0]._parameter_groups()[0]["lr"])
@@ -445,7 +488,7 @@ class CoTraining(ABC):
                 tensors[_OWN + name] = torch.from_numpy(getattr(self, name).copy())
         rest: dict[str, Any] = {
             "n_seen": self.n_seen, "n_epochs_seen": self.n_epochs_seen, "rate": self.rate,
-            "by_heart": self.by_heart,
+            "by_heart": self.by_heart, "plain": self.plain,
             "n_ssl_steps": self.n_ssl_steps, "warmup_epochs": self.warmup_epochs,
             "n_epochs": self.n_epochs,
             "averaged_steps": None if self.averages is None else [each.n_steps for each in self.averages],
@@ -486,6 +529,8 @@ class CoTraining(ABC):
         self.n_ssl_steps, self.rate = list(rest["n_ssl_steps"]), rest["rate"]
         self.by_heart = rest["by_heart"]
         self.warmup_epochs, self.n_epochs = rest["warmup_epochs"], rest["n_epochs"]
+        if rest["plain"]:
+            self._train_plainly(self.labeled[0])
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""

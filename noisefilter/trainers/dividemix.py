@@ -27,6 +27,7 @@ _RAMP_STEPS = 8_000
 _HEAVY, _HEAVY_EPOCHS = 0.85, 5  # from this published rate on, losses of so many epochs are averaged
 _MANY_CLASSES = 20
 _MEMORIZED_LEAST = 0.8
+LEAST_EPOCHS, _LEAST_STEPS = 15, 3_000
 
 
 class DivideMixClassifier(BaseTrainer):
@@ -63,6 +64,10 @@ class DivideMixClassifier(BaseTrainer):
     warmup_epochs : int, optional
         At most, where there are `probes`. Default: as many as 1,500 steps take, at least 10, but no more than
         two thirds of the epochs.
+    least_epochs : int, default=15
+        Fewest epochs after a warm-up, if they make fewer than 3,000 steps, in which guesses are tried where
+        the networks have seen planted labels and learned none by heart. With fewer there is a warning, and
+        the warm-up goes on to the end on the labels believed. 0 is always to try.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
         when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.
@@ -177,6 +182,7 @@ class DivideMixClassifier(BaseTrainer):
         lr_drops: tuple[float, ...] | None = None,
         lr_drop_factor: float = 5.0,
         warmup_epochs: int | None = None,
+        least_epochs: int = LEAST_EPOCHS,
         probes: float | None = None,
         confidence_penalty: bool = True,
         clean_threshold: float = 0.5,
@@ -204,6 +210,7 @@ class DivideMixClassifier(BaseTrainer):
         self.lr_drops = lr_drops
         self.lr_drop_factor = lr_drop_factor
         self.warmup_epochs = warmup_epochs
+        self.least_epochs = least_epochs
         self.probes = probes
         self.confidence_penalty = confidence_penalty
         self.clean_threshold = clean_threshold
@@ -239,9 +246,9 @@ class DivideMixClassifier(BaseTrainer):
         """
         published: dict[str, Any] = {
             "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "lr_drops": (0.5,),
-            "lr_drop_factor": 10.0, "warmup_epochs": 10, "least_labeled": 0.0, "loss_epochs": 1,
-            "confidence_penalty": False, "mixup_alpha": 4.0, "probes": 0.0, "unlabeled_weight": 25.0,
-            "ramp_steps": 6_250, "weight_average": None,
+            "lr_drop_factor": 10.0, "warmup_epochs": 10, "least_epochs": 0, "least_labeled": 0.0,
+            "loss_epochs": 1, "confidence_penalty": False, "mixup_alpha": 4.0, "probes": 0.0,
+            "unlabeled_weight": 25.0, "ramp_steps": 6_250, "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
 
@@ -295,7 +302,8 @@ class DivideMixClassifier(BaseTrainer):
             warmup_rows=None if given is None else given.clean_mask, temperature=self.temperature,
             mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
             weight_average=self.weight_average, probe_rows=probe_rows, probe_codes=probe_codes,
-            loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1), given=given, trainer=self, **own,
+            loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1), least_epochs=self.least_epochs,
+            least_steps=_LEAST_STEPS, given=given, trainer=self, **own,
         )  # fmt: skip
 
     def _planted(
@@ -333,6 +341,7 @@ def check_mixmatch(trainer: Any) -> None:
     least = ("at least 0 and finite", lambda value: 0 <= value < np.inf)
     for name, kind, rule, holds in (
         ("warmup_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
+        ("least_epochs", Integral, "a whole number of at least 0", lambda value: value >= 0),
         ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
         ("clean_threshold", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
         ("least_labeled", Real, "in [0, 1]", lambda value: 0 <= value <= 1),

@@ -32,7 +32,7 @@ from noisefilter.pretrain import (
 )
 from noisefilter.progress import Progress
 from noisefilter.trained import check_at_least_1, check_positive
-from noisefilter.trainers.dividemix import DivideMixClassifier, _DivideMix, as_published_rate
+from noisefilter.trainers.dividemix import LEAST_EPOCHS, DivideMixClassifier, _DivideMix, as_published_rate
 from noisefilter.variation import (
     BETA_RULES,
     adapted,
@@ -49,7 +49,6 @@ Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _A, _B = 0, 1  # the network whose losses are read for their size, and the one for their variation
-_LEAST_EPOCHS = 3  # recorded, for a variation to speak of
 _LEAST_SHARE = 0.05  # of rows believed clean
 _SCAN_FROM = 0.6  # rate of symmetric noise
 _SCAN_BATCH = 128
@@ -124,6 +123,10 @@ class VRLVMixClassifier(DivideMixClassifier):
     warmup_epochs : int, optional
         At most, where there are `probes`. Default: as many as 1,500 steps take, at least 10, but no more than
         two thirds of the epochs.
+    least_epochs : int, default=15
+        Fewest epochs after a warm-up, if they make fewer than 3,000 steps, in which guesses are tried where
+        the networks have seen planted labels and learned none by heart; as in
+        :class:`noisefilter.DivideMixClassifier`.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
         when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.
@@ -144,8 +147,9 @@ class VRLVMixClassifier(DivideMixClassifier):
     variation : bool, default=True
         ``False`` leaves the variation out: both networks read the sizes of losses (Table IV).
     window : int, default=10
-        :math:`\tau`, how many of the last changes of the loss count, at least 2; fewer where fewer were
-        recorded. The paper does not give it.
+        :math:`\tau`, how many of the last changes of the loss count, at least 2. Until so many were recorded
+        there is no variation to speak of, and both networks read the sizes of losses. The paper does not
+        give it.
     clean_share : {"falling", "first", "current"}, default="falling"
         The share :math:`\rho` of rows believed clean, which makes :math:`V_c` and the share of each class.
         ``"first"`` is the share of small losses when the warm-up is over, mean of both networks;
@@ -251,9 +255,8 @@ class VRLVMixClassifier(DivideMixClassifier):
 
     The verdict is made as in :class:`noisefilter.DivideMixClassifier`.
 
-    With fewer than three recorded epochs there is no variation to speak of, and both networks read the sizes
-    of losses. Where classes differ much in size, take ``balance=False`` and ``penalty=0``: both want classes
-    of one size.
+    Where classes differ much in size, take ``balance=False`` and ``penalty=0``: both want classes of one
+    size.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels, which ends before they are learned; :math:`\rho`, which falls where later losses say less;
@@ -303,6 +306,7 @@ class VRLVMixClassifier(DivideMixClassifier):
         pretrain: str | None = None,
         pretrain_epochs: int = 100,
         warmup_epochs: int | None = None,
+        least_epochs: int = LEAST_EPOCHS,
         probes: float | None = None,
         confidence_penalty: bool = True,
         least_labeled: float | None = None,
@@ -337,9 +341,9 @@ class VRLVMixClassifier(DivideMixClassifier):
     ):
         super().__init__(
             estimator, network=network, max_epochs=max_epochs, batch_size=batch_size, lr=lr,
-            lr_drops=lr_drops, lr_drop_factor=lr_drop_factor, warmup_epochs=warmup_epochs, probes=probes,
-            confidence_penalty=confidence_penalty, least_labeled=least_labeled,
-            clean_threshold=clean_threshold, loss_epochs=loss_epochs,
+            lr_drops=lr_drops, lr_drop_factor=lr_drop_factor, warmup_epochs=warmup_epochs,
+            least_epochs=least_epochs, probes=probes, confidence_penalty=confidence_penalty,
+            least_labeled=least_labeled, clean_threshold=clean_threshold, loss_epochs=loss_epochs,
             unlabeled_weight=unlabeled_weight, ramp_steps=ramp_steps, temperature=temperature,
             mixup_alpha=mixup_alpha, penalty=penalty, weight_average=weight_average, filter=filter,
             split_epochs=split_epochs, checkpoint_dir=checkpoint_dir, channels=channels, device=device,
@@ -379,8 +383,8 @@ class VRLVMixClassifier(DivideMixClassifier):
         published: dict[str, Any] = {
             "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "lr_drops": (0.5,),
             "lr_drop_factor": 10.0, "pretrain": "simclr", "pretrain_epochs": 500, "warmup_epochs": 10,
-            "probes": 0.0, "confidence_penalty": False, "least_labeled": 0.0, "mixup_alpha": 4.0,
-            "loss_epochs": 1, "window": 10, "clean_share": "first", "beta_rule": "eq5",
+            "least_epochs": 0, "probes": 0.0, "confidence_penalty": False, "least_labeled": 0.0,
+            "mixup_alpha": 4.0, "loss_epochs": 1, "window": 10, "clean_share": "first", "beta_rule": "eq5",
             "most_unstable": None, "n_neighbors": 20, "synthetic": True, "weighted": True,
             "unlabeled": "not clean", "scan_lr": 1e-3, "scan_entropy": 2.0, "unlabeled_weight": 25.0,
             "ramp_steps": 6_250, "weight_average": None,
@@ -516,15 +520,15 @@ class _VRLVMix(_DivideMix):
         (proba_a, small_a), (proba_b, small_b) = self._small_losses(_A), self._small_losses(_B)
         share = self._clean_share((small_a.mean() + small_b.mean()) / 2.0)
         size_a, size_b = self.losses[:, -1].astype(np.float64)
-        seen = min(self.n_epochs_seen, len(self.rates))
-        if not self.options.variation or seen < _LEAST_EPOCHS:
+        window = int(self.options.window)
+        if not self.options.variation or self.n_epochs_seen <= window:
             both = small_a & small_b
             return _Selection(
                 both, small_a, (small_b, small_a), (size_b, size_a), (proba_b, proba_a), share, "small losses"
             )
-        variance = rank_variance(self.losses[_B, -seen:], self.options.window)
+        seen = min(self.n_epochs_seen, len(self.rates))
+        variance = rank_variance(self.losses[_B, -seen:], window)
         sets = variation_sets(variance, share)  # line 10
-        window = min(int(self.options.window), seen - 1)
         change = changed_rate(self.rates[-seen:], window)  # line 13
         most = self.options.most_unstable
         clean = clean_set(

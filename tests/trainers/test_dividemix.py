@@ -50,10 +50,11 @@ def memorizing(epochs, **parameters):
 
 
 def training(n=60, n_classes=3, epochs=4, warmup=2, seed=0, **parameters):
-    """A DivideMix about to start on rows of three blobs."""
+    """A DivideMix about to start on rows of three blobs, however few its epochs."""
     rng = np.random.default_rng(seed)
     codes = np.arange(n) % n_classes
     rows = ArrayRows(torch.from_numpy((rng.normal(size=(n, 4)) + 3 * codes[:, None]).astype(np.float32)))
+    parameters = {"least_epochs": 0} | parameters
     trainer = DivideMixClassifier(max_epochs=epochs, warmup_epochs=warmup, **parameters)
     return trainer._begin(rows, codes, n_classes, None, None, np.random.RandomState(seed)), trainer
 
@@ -477,6 +478,100 @@ def test_where_every_label_is_believed_history_says_that_training_is_supervised(
     monkeypatch.setattr(_DivideMix, "divided", lambda self, which: everything)
     record = run.run_epoch(1, Bar())
     assert record["phase"] == "supervised" and record["unlabeled_loss"] == 0.0
+
+
+# --- too few epochs for guesses -------------------------------------------------------------------
+
+EARLY, LATE = 3, 6  # epochs
+
+
+def late(**parameters):
+    """A DivideMix that has learned nothing by heart with three epochs left, on rows of three blobs."""
+    settings = {"least_epochs": 15, "probes": 0.1, "batch_size": 16} | parameters
+    run, _ = training(n=90, epochs=LATE, warmup=EARLY, **settings)
+    run.codes[:12] = (run.codes[:12] + 1) % 3
+    run.targets[:] = torch.from_numpy(run.codes)
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:max_epochs must leave")
+def test_with_few_epochs_left_the_warm_up_goes_on_with_the_labels_believed(monkeypatch):
+    run = late()
+    seen = []
+    own = Net.run_epoch
+
+    def run_epoch(self, rows, targets, epoch, bar):
+        seen.append((rows.take(torch.arange(len(rows))).numpy().copy(), targets.numpy().copy()))
+        return own(self, rows, targets, epoch, bar)
+
+    monkeypatch.setattr(Net, "run_epoch", run_epoch)
+    records = [run.run_epoch(epoch, Bar()) for epoch in range(EARLY - 1)]
+    assert [len(rows) for rows, _ in seen] == [90] * 4
+    records.append(run.run_epoch(EARLY - 1, Bar()))
+    rate, believed = run.rate, run.labeled[0]
+    assert run.by_heart is False and 60 <= believed.sum() < 90
+    assert np.array_equal(believed, run.judged().clean) and np.array_equal(run.labeled[0], run.labeled[1])
+    records += [run.run_epoch(epoch, Bar()) for epoch in range(EARLY, LATE)]
+    assert [record["phase"] for record in records] == ["warm-up"] * EARLY + ["supervised"] * 3
+    X = run.rows.take(torch.arange(90)).numpy()
+    for rows, targets in seen[2 * EARLY :]:  # the planted labels are gone
+        assert np.array_equal(rows, X[believed]) and np.array_equal(targets, run.codes[believed])
+    assert records[-1]["n_labeled_1"] == records[-1]["n_labeled_2"] == believed.sum()
+    assert run.rate == rate and run.n_epochs_seen == LATE
+    assert run.n_seen == pytest.approx(sum(0.9**k for k in range(LATE)))  # the verdict is of all epochs
+
+
+def test_it_says_so_where_there_are_too_few_epochs_for_guesses(digits):
+    X, _, y = digits
+    said = (
+        "max_epochs must leave 15 epochs or 3,000 steps after the warm-up for guessed labels to help, got 5 "
+        "epochs with a warm-up of 3"
+    )
+    short = DivideMixClassifier(max_epochs=5, random_state=0)
+    with pytest.warns(UserWarning, match=said):
+        short.fit(X, y)
+    assert [record["phase"] for record in short.history_] == ["warm-up"] * 3 + ["supervised"] * 2
+    assert short.labeled_[0].sum() == short.history_[-1]["n_labeled_1"] < len(y)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("parameters", [{"least_epochs": 0}, {"least_epochs": 3}])
+def test_guesses_are_tried_where_that_is_asked_for_or_epochs_are_left(parameters):
+    run = late(**parameters)
+    phases = [run.run_epoch(epoch, Bar())["phase"] for epoch in range(LATE)]
+    assert run.by_heart is False and phases == ["warm-up"] * EARLY + ["mixmatch"] * 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("by_heart", "n_steps"), [(True, 3_000), (None, 3_000), (False, 3 * 6)])
+def test_guesses_are_tried_where_much_is_learned_or_nobody_knows_or_steps_are_left(by_heart, n_steps):
+    run = late()
+    run.by_heart, run.least_steps = by_heart, n_steps
+    assert not run._is_late()
+    run.by_heart, run.least_steps = False, 3 * 6 + 1
+    assert run._is_late()
+
+
+@pytest.mark.filterwarnings("ignore:max_epochs must leave")
+@pytest.mark.parametrize("stop", [EARLY, EARLY + 1])
+def test_a_plain_training_goes_on_from_its_state_with_the_same_bits(stop):
+    run = late()
+    for epoch in range(stop):
+        run.run_epoch(epoch, Bar())
+    tensors, rest = run.state()
+    rest = json.dumps(rest)
+    ends = []
+    for each in (run, late(), late(), late()):
+        if each is not run:
+            each.load_state(tensors, json.loads(rest))
+        if len(ends) == 2:  # forgotten, it would end otherwise
+            each.warmup = np.arange(90)
+        if len(ends) == 3:
+            each.learned[each.probe_rows] = torch.from_numpy(each.probe_codes)
+        for epoch in range(stop, LATE):
+            each.run_epoch(epoch, Bar())
+        ends.append(each.judged().scores.tobytes() + each.predict(each.rows).tobytes())
+    assert ends[0] == ends[1] != ends[2] and ends[1] != ends[3]
 
 
 # --- a training that is taken up again ------------------------------------------------------------
