@@ -115,8 +115,8 @@ class CoTraining(ABC):
     ``rate``, the share of wrong labels that the verdict goes by.
 
     Where the warm-up ends without any planted label known by heart and few epochs are left, guesses are poor
-    and there is no time to mend them. Then there is no MixMatch, and a warning: the warm-up goes on to the
-    end on the labels that it makes believed, and the verdict is that of all its epochs.
+    and there is no time to mend them. Then there is no MixMatch, and a warning: plain training goes on to the
+    end, on the labels that are believed by then, and the verdict is that of all its epochs.
 
     Predictions are those of both networks together: :math:`\frac12 \sum_k \log p_k` up to a constant, which
     ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
@@ -282,7 +282,7 @@ class CoTraining(ABC):
             if epoch + 1 == self.warmup_epochs:
                 self.rate = self._estimated_rate()
                 if self._is_late():
-                    self._stay_plain()
+                    self._stay_plain(self.judged())
             return record
         record = self._mixmatch(epoch, bar)
         if epoch == self.warmup_epochs:  # not before: an interrupt would leave nothing to judge by
@@ -301,22 +301,21 @@ class CoTraining(ABC):
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
 
     def _is_late(self) -> bool:
-        """Return whether networks that have learned little so far have few epochs left."""
+        """Return whether networks that know no wrong label by heart have few epochs left."""
         left = self.n_epochs - self.warmup_epochs
         n_steps = left * count_batches(len(self.rows), self._batch_size(self.nets[0]))
         return self.by_heart is False and 0 < left < self.least_epochs and n_steps < self.least_steps
 
-    def _stay_plain(self) -> None:
-        """Let the warm-up go on to the end, on the labels believed by now, the planted ones taken back."""
-        judged = self.judged()
+    def _stay_plain(self, judged: splits.Split | Judged) -> None:
+        """Let plain training go on to the end, on the labels believed, and say so."""
         proba = np.where(judged.clean, 1.0, 0.0 if judged.clean_proba is None else judged.clean_proba / 2.0)
         believed = floored(proba, self.codes, self.n_classes, 0.5, self._labeled_batch(self.nets[0]))
+        left = self.n_epochs - self.warmup_epochs
         warnings.warn(
-            f"max_epochs must leave {self.least_epochs} epochs or {self.least_steps:,} steps after the "
-            f"warm-up for guessed labels to help, got {self.n_epochs} epochs with a warm-up of "
-            f"{self.warmup_epochs}. The networks go on with plain training on the {believed.sum():,} labels "
-            "believed. Allow more epochs, or take FilteredClassifier, which does the same with one network; "
-            "least_epochs=0 guesses all the same.",
+            f"max_epochs must leave at least {self.least_epochs} epochs or {self.least_steps:,} steps to "
+            f"learn from guessed labels, got {left} epochs. The networks are trained on the "
+            f"{believed.sum():,} labels believed, and no others are guessed. Allow more epochs, or take "
+            "FilteredClassifier, which does the same with one network; least_epochs=0 guesses all the same.",
             UserWarning,
             stacklevel=5,
         )

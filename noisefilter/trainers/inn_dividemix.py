@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from noisefilter import scores, splits
+from noisefilter import estimates, scores, splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.cotraining import CoTraining, Division, two_nets
@@ -23,7 +23,7 @@ from noisefilter.networks import PreActResNet18
 from noisefilter.paths import mean_path_probs
 from noisefilter.progress import Progress
 from noisefilter.semisupervised import floored
-from noisefilter.trained import check_drops, evaluated
+from noisefilter.trained import check_drops, evaluated, learned_codes
 from noisefilter.trainer import BaseTrainer
 from noisefilter.trainers.dividemix import check_mixmatch, preset_weight
 from noisefilter.verdict import Verdict
@@ -34,6 +34,7 @@ __all__ = ["INNDivideMixClassifier"]
 _WARMUP_SHARE, _LONGEST_WARMUP = 6, 30
 _ROUND_SHARE, _LONGEST_ROUND = 12, 9
 _LONGEST_SCORING = 30
+_LEAST_EPOCHS, _LEAST_STEPS = 45, 9_000  # three times DivideMix's: the networks are fresh ones
 _SCORING = ("objective", "feature_network", "n_neighbors", "quadrature", "n_interior", "probes", "verbose")
 
 
@@ -79,6 +80,10 @@ class INNDivideMixClassifier(BaseTrainer):
     warmup_epochs : int, optional
         :math:`T_1`, epochs with the first division, in which each network guesses alone. Default: a sixth of
         the epochs, at most 30.
+    least_epochs : int, default=45
+        Fewest epochs, if they make fewer than 9,000 steps, in which guesses are tried where the networks that
+        score first have seen planted labels and learned none by heart. With fewer there is a warning, and
+        both networks are trained on the labels believed by then. 0 is always to try.
     rescore_every : int, optional
         :math:`T_3`, epochs after the warm-up from one scoring to the next. Default: a twelfth of the epochs,
         at most 9.
@@ -187,6 +192,7 @@ class INNDivideMixClassifier(BaseTrainer):
         lr_drop_factor: float = 5.0,
         scoring_epochs: int | None = None,
         warmup_epochs: int | None = None,
+        least_epochs: int = _LEAST_EPOCHS,
         rescore_every: int | None = None,
         objective: str = "cross_entropy",
         feature_network: str = "f",
@@ -218,6 +224,7 @@ class INNDivideMixClassifier(BaseTrainer):
         self.lr_drop_factor = lr_drop_factor
         self.scoring_epochs = scoring_epochs
         self.warmup_epochs = warmup_epochs
+        self.least_epochs = least_epochs
         self.rescore_every = rescore_every
         self.objective = objective
         self.feature_network = feature_network
@@ -257,10 +264,10 @@ class INNDivideMixClassifier(BaseTrainer):
         """
         published: dict[str, Any] = {
             "network": PreActResNet18, "max_epochs": 300, "batch_size": 128, "lr": 0.02, "lr_drops": (0.5,),
-            "lr_drop_factor": 10.0, "scoring_epochs": 50, "warmup_epochs": 30, "rescore_every": 9,
-            "objective": "mixup", "feature_network": "own", "n_neighbors": 10, "quadrature": "trapezoid",
-            "n_interior": 9, "mixup_alpha": 4.0, "probes": 0.0, "unlabeled_weight": 25.0,
-            "ramp_steps": 6_250, "weight_average": None,
+            "lr_drop_factor": 10.0, "scoring_epochs": 50, "warmup_epochs": 30, "least_epochs": 0,
+            "rescore_every": 9, "objective": "mixup", "feature_network": "own", "n_neighbors": 10,
+            "quadrature": "trapezoid", "n_interior": 9, "mixup_alpha": 4.0, "probes": 0.0,
+            "unlabeled_weight": 25.0, "ramp_steps": 6_250, "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
 
@@ -289,7 +296,8 @@ class INNDivideMixClassifier(BaseTrainer):
         return _INNDivideMix(
             nets, rows, codes, n_classes, warmup_epochs=0, temperature=self.temperature,
             mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
-            weight_average=self.weight_average, given=given, features=features,
+            weight_average=self.weight_average, least_epochs=self.least_epochs, least_steps=_LEAST_STEPS,
+            given=given, features=features,
             scorer=self._ready_scorer(nets[0], len(codes), given),
             seeds=rng.randint(2**31 - 1, size=2), trainer=self,
         )  # fmt: skip
@@ -329,6 +337,14 @@ class INNDivideMixClassifier(BaseTrainer):
         self._scorer()._check_parameters()
 
 
+class _FirstScores(NamedTuple):
+    """What INN tells of the rows before MixMatch."""
+
+    scores: NDArray[np.float64]
+    rate: float  # of wrong labels
+    known_by_heart: float | None  # of planted labels, where there are such
+
+
 class _INNDivideMix(CoTraining):
     """One run of Algorithm D.1, lines in comments: no warm-up of its own, divisions that are kept."""
 
@@ -360,13 +376,16 @@ class _INNDivideMix(CoTraining):
         if epoch == 0:
             self._divide_first()
         record = super().run_epoch(epoch, bar)
+        if self.plain:
+            return record
         if self._scores_in(epoch):
             bar.step(self._scoring_cost())
         return record | {"phase": "warm-up"} if epoch < self.first_epochs else record
 
     def cost(self, epoch: int) -> float:
         """Return how long an epoch takes, without the networks that score first: they tell it themselves."""
-        return super().cost(epoch) + (self._scoring_cost() if self._scores_in(epoch) else 0.0)
+        scores = self._scores_in(epoch) and not self.plain
+        return super().cost(epoch) + (self._scoring_cost() if scores else 0.0)
 
     def _scoring_cost(self) -> float:
         """Return how long it takes to score all rows by both networks: pairs of neighbors share a path."""
@@ -412,24 +431,33 @@ class _INNDivideMix(CoTraining):
             self.kept = division, division
             return
         found = [self._first_scores(seed) for seed in self.seeds]
-        self.rate = float(np.mean([rate for _, rate in found]))
-        first, second = (self._with_labels(self._by_scores(score).clean_proba) for score, _ in found)
+        self.rate = float(np.mean([each.rate for each in found]))
+        if found[0].known_by_heart is not None:
+            self.by_heart = bool(np.mean([each.known_by_heart for each in found]) > estimates.BY_HEART)
+        if self._is_late():
+            self._stay_plain(splits.at_rate(np.mean([each.scores for each in found], axis=0), self.rate))
+            return
+        first, second = (self._with_labels(self._by_scores(each.scores).clean_proba) for each in found)
         self.kept = first, second
 
     def _given_rate(self, given: Verdict) -> float:
         rate = given.estimated_noise_rate
         return float(rate if np.isfinite(rate) else np.mean(~given.clean_mask))
 
-    def _first_scores(self, seed: int) -> tuple[NDArray[np.float64], float]:
-        """Train INN's networks on all rows; returns the scores and the noise rate that they tell."""
+    def _first_scores(self, seed: int) -> _FirstScores:
+        """Train INN's networks on all rows; returns what they tell."""
         signals, _ = self.scorer._collect(
             self.rows, self.codes, self.n_classes, self.features, np.random.RandomState(seed)
         )
         (probs,) = signals.require("path_probs")
-        found = scores.given_probability(probs, self.codes)
+        found, known = scores.given_probability(probs, self.codes), None
+        rate = self.scorer._estimate_noise(probs, signals, self.codes).rate
         if signals.probe_rows is not None:
             found = splits.mapped_scores(found, signals.probe_rows)
-        return found, self.scorer._estimate_noise(probs, signals, self.codes).rate
+            (own,) = signals.require("probs")
+            learned = learned_codes(signals, self.codes)
+            known = estimates.known_by_heart(own.argmax(axis=1), learned, signals.probe_rows, self.n_classes)
+        return _FirstScores(found, rate, known)
 
     def _with_labels(self, clean_proba: NDArray[np.float64]) -> Division:
         """Divide so that believed labels are learned as they are."""

@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import noisefilter.cotraining as cotraining
-from noisefilter import INNDivideMixClassifier, INNScorer, Net, plant_noise
+import noisefilter.trainers.inn_dividemix as inn_dividemix
+from noisefilter import INNDivideMixClassifier, INNScorer, Net, plant_noise, splits
 from noisefilter.batches import ArrayRows
 from noisefilter.errors import ParameterError
 from noisefilter.metrics import clean_auc
@@ -54,9 +55,10 @@ def blobs(n=60):
 
 
 def training(n=60, given=None, features=None, seed=0, **parameters):
-    """Return an INN + DivideMix about to start."""
+    """Return an INN + DivideMix about to start, however few its epochs."""
     X, codes = blobs(n)
-    trainer = INNDivideMixClassifier(**{"max_epochs": 8, "warmup_epochs": 3, "rescore_every": 2} | parameters)
+    settings = {"max_epochs": 8, "warmup_epochs": 3, "rescore_every": 2, "least_epochs": 0} | parameters
+    trainer = INNDivideMixClassifier(**settings)
     rows = ArrayRows(torch.from_numpy(X))
     return trainer._begin(rows, codes, 3, given, features, np.random.RandomState(seed))
 
@@ -168,9 +170,10 @@ def test_the_first_scores_are_those_of_two_inn_scorers(probes):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the components may hardly separate
             scorer.fit(X, codes)
-        score, rate = run._first_scores(seed)
+        score, rate, known = run._first_scores(seed)
         assert np.array_equal(score, scorer.scores_)
         assert 0 <= rate < 1
+        assert known is None if not probes else -1 < known < 1
         found.append(score)
     assert not np.array_equal(*found)
 
@@ -193,7 +196,8 @@ def watched(monkeypatch):
         seen["first"].append(int(seed))
         number = len(seen["first"])
         blocks = np.arange(60) // 6 % 2 == number - 1
-        return np.where(blocks, 0.9, 0.1) + np.linspace(0, 0.09, 60), 0.1 * number
+        found = np.where(blocks, 0.9, 0.1) + np.linspace(0, 0.09, 60)
+        return inn_dividemix._FirstScores(found, 0.1 * number, seen.get("known"))
 
     def scored(self, which):
         seen["scored"].append((self.n_epochs_seen, which))
@@ -293,6 +297,34 @@ def test_the_bar_is_told_of_scorings(watched):
     assert told[3] - told[4] == pytest.approx(scoring - plain)
 
 
+# --- too few epochs for guesses -------------------------------------------------------------------
+
+
+def test_with_few_epochs_both_networks_are_trained_plainly_on_the_labels_believed(watched):
+    watched["known"] = 0.05
+    run = training(least_epochs=9, n_neighbors=4, batch_size=16)
+    bar = Bar()
+    with pytest.warns(UserWarning, match="at least 9 epochs or 9,000 steps to learn .*, got 8 epochs"):
+        records = [run.run_epoch(0, bar)]
+    # Where one network is sure the other is not: their mean is as the rows are numbered.
+    scores = 0.5 + np.linspace(0, 0.09, 60)
+    believed = splits.at_rate(scores, 0.15).clean
+    assert np.array_equal(run.labeled, [believed, believed]) and believed.sum() == 51
+    assert bar.cost == pytest.approx(run.cost(0)) == pytest.approx(run.cost(3))  # no scoring
+    records += [run.run_epoch(epoch, Bar()) for epoch in range(1, 8)]
+    assert {record["phase"] for record in records} == {"supervised"} and not watched["learned"]
+    assert records[-1]["n_labeled_2"] == 51 and not watched["scored"] and run.rate == pytest.approx(0.15)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("known", "least"), [(0.2, 9), (None, 9), (0.05, 8), (0.05, 0)])
+def test_guesses_are_tried_where_much_is_learned_or_nobody_knows_or_epochs_are_left(watched, known, least):
+    watched["known"] = known
+    run = watched["run"] = training(least_epochs=least)
+    assert run.run_epoch(0, Bar())["phase"] == "warm-up" and len(watched["learned"]) == 2
+    assert run.by_heart is (None if known is None else known > 0.1)
+
+
 # --- a verdict to start from ----------------------------------------------------------------------
 
 
@@ -330,12 +362,16 @@ def test_it_stands_behind_a_filter():
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stopped", [2, 6])
-def test_a_run_between_two_scorings_is_taken_up_with_the_same_bits(tmp_path, monkeypatch, stopped):
+@pytest.mark.filterwarnings("ignore:max_epochs must leave")
+@pytest.mark.parametrize(("stopped", "least_epochs"), [(2, 0), (6, 0), (2, 45)])
+def test_a_run_between_two_scorings_is_taken_up_with_the_same_bits(
+    tmp_path, monkeypatch, stopped, least_epochs
+):
     X, y = blobs()
     settings = {"max_epochs": 8, "warmup_epochs": 3, "rescore_every": 4, "scoring_epochs": 2}
-    settings |= {"random_state": 0}
+    settings |= {"random_state": 0, "least_epochs": least_epochs}
     whole = INNDivideMixClassifier(**settings).fit(X, y)
+    assert (whole.history_[-1]["phase"] == "supervised") is (least_epochs > 0)
     own = _INNDivideMix.run_epoch
 
     def stopping(self, epoch, bar):
