@@ -313,7 +313,7 @@ class CoTraining(ABC):
         left = self.n_epochs - self.warmup_epochs
         warnings.warn(
             f"max_epochs must leave at least {self.least_epochs} epochs or {self.least_steps:,} steps to "
-            f"learn from guessed labels, got {left} epochs. The networks are trained on the "
+            f"learn from guessed labels, got {left}. The networks go on with plain training on the "
             f"{believed.sum():,} labels believed, and no others are guessed. Allow more epochs, or take "
             "FilteredClassifier, which does the same with one network; least_epochs=0 guesses all the same.",
             UserWarning,

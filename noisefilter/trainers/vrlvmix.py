@@ -87,8 +87,8 @@ class VRLVMixClassifier(DivideMixClassifier):
     the last epochs is low, :math:`V_c`), and if B's prediction of it has not changed. What classes lack of
     their share is added from what one network alone believes, and that is exchanged: A learns what B's
     variation adds, B what the sizes of A's losses add. Both then learn by MixMatch, as in
-    :class:`noisefilter.DivideMixClassifier`, with the loss of labeled rows weighted by class. Where most
-    labels are wrong, networks also learn to say the same of neighbors (SCAN).
+    :class:`noisefilter.DivideMixClassifier`, with the loss of labeled rows weighted by class, and learn to
+    say the same of neighbors (SCAN).
 
     Parameters
     ----------
@@ -175,10 +175,10 @@ class VRLVMixClassifier(DivideMixClassifier):
         Weight the loss of labeled rows by class, Eq. (10).
     unlabeled : {"rest", "not clean"}, default="rest"
         Rows to guess: all that are not learned under their label, or all but :math:`D_c`, as printed.
-    scan : bool or None, default=None
-        Learn to say the same of neighbors, Eq. (12); ``None`` is where the noise rate estimated after the
-        warm-up, or by the filter before, is as heavy as symmetric noise above 0.6. It is left out in epochs
-        in which the networks put nearly all rows into few classes.
+    scan : bool or None, default=True
+        Learn to say the same of neighbors, Eq. (12). ``None`` is the paper's rule: where the noise rate
+        estimated after the warm-up, or by the filter before, is as heavy as symmetric noise above 0.6. It is
+        left out in epochs in which the networks put nearly all rows into few classes.
     scan_lr : float, default=1e-3
         Its learning rate.
     scan_entropy : float, default=2.0
@@ -260,17 +260,18 @@ class VRLVMixClassifier(DivideMixClassifier):
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels, which ends before they are learned; :math:`\rho`, which falls where later losses say less;
-    no synthetic rows, as what is mixed in was not believed to be of the class; what is added is not guessed
-    as well; ``beta_rule`` and a limit on rows of much variation, as the printed ones select hardly better
-    than chance; the confidence penalty and a least number of small losses; milder mixtures; moving averages
-    of the weights; a ramp that counts steps; the small networks. Others that stay: "noise
-    rate" in Eq. (4) and (7) is read as the share believed clean, ranks stand for the printed argsort, and
-    both thresholds of Eq. (4) are the quantile of the variance at :math:`\rho`; the rate is estimated by both
-    networks; losses are recorded by a pass in evaluation mode; after a change of the learning rate the
-    current epoch stands in for :math:`t_* + \tau`; KNN in Eq. (9) looks outside :math:`V_c`, as candidates
-    inside are added anyway; class weights stay between 0.2 and 5; without pre-training neighbors are those of
-    the warm-up; synthetic rows are mixed after augmentation; all that stays of DivideMix. With "not clean",
-    what is added is labeled and guessed in one epoch.
+    SCAN below 60 % of noise too; no synthetic rows, as what is mixed in was not believed to be of the class;
+    what is added is not guessed as well; ``beta_rule`` and a limit on rows of much variation, as the printed
+    ones select hardly better than chance; the confidence penalty and a least number of small losses; milder
+    mixtures; moving averages of the weights; a ramp that counts steps; the small networks. Others that stay:
+    no variation before ``window`` changes of the loss were recorded, so none in the paper's first epochs
+    after the warm-up; "noise rate" in Eq. (4) and (7) is read as the share believed clean, ranks stand for
+    the printed argsort, and both thresholds of Eq. (4) are the quantile of the variance at :math:`\rho`; the
+    rate is estimated by both networks; losses are recorded by a pass in evaluation mode; after a change of
+    the learning rate the current epoch stands in for :math:`t_* + \tau`; KNN in Eq. (9) looks outside
+    :math:`V_c`, as candidates inside are added anyway; class weights stay between 0.2 and 5; without
+    pre-training neighbors are those of the warm-up; synthetic rows are mixed after augmentation; all that
+    stays of DivideMix. With "not clean", what is added is labeled and guessed in one epoch.
 
     References
     ----------
@@ -322,7 +323,7 @@ class VRLVMixClassifier(DivideMixClassifier):
         synthetic: bool = False,
         weighted: bool = True,
         unlabeled: str = "rest",
-        scan: bool | None = None,
+        scan: bool | None = True,
         scan_lr: float = 1e-3,
         scan_entropy: float = 2.0,
         unlabeled_weight: Any = "auto",
@@ -386,8 +387,8 @@ class VRLVMixClassifier(DivideMixClassifier):
             "least_epochs": 0, "probes": 0.0, "confidence_penalty": False, "least_labeled": 0.0,
             "mixup_alpha": 4.0, "loss_epochs": 1, "window": 10, "clean_share": "first", "beta_rule": "eq5",
             "most_unstable": None, "n_neighbors": 20, "synthetic": True, "weighted": True,
-            "unlabeled": "not clean", "scan_lr": 1e-3, "scan_entropy": 2.0, "unlabeled_weight": 25.0,
-            "ramp_steps": 6_250, "weight_average": None,
+            "unlabeled": "not clean", "scan": None, "scan_lr": 1e-3, "scan_entropy": 2.0,
+            "unlabeled_weight": 25.0, "ramp_steps": 6_250, "weight_average": None,
         }  # fmt: skip
         return cls(**(published | changes))
 

@@ -524,8 +524,8 @@ def test_with_few_epochs_left_the_warm_up_goes_on_with_the_labels_believed(monke
 def test_it_says_so_where_there_are_too_few_epochs_for_guesses(digits):
     X, _, y = digits
     said = (
-        "max_epochs must leave at least 15 epochs or 3,000 steps to learn from guessed labels, got 2 epochs. "
-        "The networks are trained on the "
+        "max_epochs must leave at least 15 epochs or 3,000 steps to learn from guessed labels, got 2. "
+        "The networks go on with plain training on the "
     )
     short = DivideMixClassifier(max_epochs=5, random_state=0)
     with pytest.warns(UserWarning, match=said):

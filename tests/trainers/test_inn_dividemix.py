@@ -304,7 +304,7 @@ def test_with_few_epochs_both_networks_are_trained_plainly_on_the_labels_believe
     watched["known"] = 0.05
     run = training(least_epochs=9, n_neighbors=4, batch_size=16)
     bar = Bar()
-    with pytest.warns(UserWarning, match="at least 9 epochs or 9,000 steps to learn .*, got 8 epochs"):
+    with pytest.warns(UserWarning, match=r"at least 9 epochs or 9,000 steps to learn .*, got 8\."):
         records = [run.run_epoch(0, bar)]
     # Where one network is sure the other is not: their mean is as the rows are numbered.
     scores = 0.5 + np.linspace(0, 0.09, 60)

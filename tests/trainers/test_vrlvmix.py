@@ -268,7 +268,7 @@ def test_the_bank_remembers_both_networks_and_the_rate():
 def test_history_tells_the_selection():
     X, y = load_digits(return_X_y=True)
     settings = {"max_epochs": 14, "warmup_epochs": 3, "probes": 0.0, "lr_drops": (0.5,), "window": 5}
-    model = VRLVMixClassifier(**settings, synthetic=True, random_state=0).fit(X[:200], y[:200])
+    model = VRLVMixClassifier(**settings, synthetic=True, scan=None, random_state=0).fit(X[:200], y[:200])
     branches = [record.get("branch") for record in model.history_]
     # Three epochs are too few for a variation of five changes.
     assert branches == [None] * 3 + ["small losses"] * 3 + ["constant rate"] * 4 + ["changed rate"] * 4
