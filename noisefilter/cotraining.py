@@ -36,6 +36,7 @@ _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress bar reads it
 _TURNED_OVER = 0.5  # of the rows change sides
 _OVERSURE = 1.25  # how much too sure networks may be of rows whose labels they do not learn
+_POOR = 0.8  # guesses of which fewer are right
 _REMEMBERED = 0.9  # of earlier epochs, in each
 _BLEND, _OWN = "blend.", "own."  # in front of the names of tensors in a checkpoint
 
@@ -114,9 +115,10 @@ class CoTraining(ABC):
     follows trains on the labels that were given. There need be no warm-up; a trainer that does without sets
     ``rate``, the share of wrong labels that the verdict goes by.
 
-    Where the warm-up ends without any planted label known by heart and few epochs are left, guesses are poor
-    and there is no time to mend them. Then there is no MixMatch, and a warning: plain training goes on to the
-    end, on the labels that are believed by then, and the verdict is that of all its epochs.
+    Where the warm-up ends without any planted label known by heart, fewer than 80 % of the guesses are right
+    (:func:`noisefilter.estimates.guessed_right`) and few epochs are left, there is no time to mend them. Then
+    there is no MixMatch, and a warning: plain training goes on to the end, on the labels that are believed by
+    then, and the verdict is that of all its epochs.
 
     Predictions are those of both networks together: :math:`\frac12 \sum_k \log p_k` up to a constant, which
     ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
@@ -204,6 +206,7 @@ class CoTraining(ABC):
         self.n_ssl_steps = [0, 0]
         self.rate: float | None = None
         self.by_heart: bool | None = None  # whether planted labels were learned so; unknown without
+        self.guessed_right = 1.0  # share of the guesses, when the warm-up ends; unknown without
         self.kept: tuple[Division, Division] | None = None  # in use
         self.found: dict[int, NDArray[np.bool_]] = {}  # labeled rows of the newest, in use or not
         self.probe_rows = np.zeros(0, dtype=np.int64) if probe_rows is None else probe_rows
@@ -280,9 +283,7 @@ class CoTraining(ABC):
                 if self.by_heart:
                     self.warmup_epochs = epoch + 1
             if epoch + 1 == self.warmup_epochs:
-                self.rate = self._estimated_rate()
-                if self._is_late():
-                    self._stay_plain(self.judged())
+                self._end_warm_up()
             return record
         record = self._mixmatch(epoch, bar)
         if epoch == self.warmup_epochs:  # not before: an interrupt would leave nothing to judge by
@@ -300,11 +301,20 @@ class CoTraining(ABC):
         losses = [float(net.history[-1]["train_loss"]) for net in self.nets]
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
 
+    def _end_warm_up(self) -> None:
+        self.rate = self._estimated_rate()
+        if len(self.probe_rows):
+            guesses = self.seen_probs().argmax(axis=1)
+            self.guessed_right = estimates.guessed_right(guesses, self.codes, self.probe_rows, self.rate)
+        if self._is_late():
+            self._stay_plain(self.judged())
+
     def _is_late(self) -> bool:
-        """Return whether networks that know no wrong label by heart have few epochs left."""
+        """Return whether networks that guess badly, and know nothing by heart, have few epochs left."""
         left = self.n_epochs - self.warmup_epochs
         n_steps = left * count_batches(len(self.rows), self._batch_size(self.nets[0]))
-        return self.by_heart is False and 0 < left < self.least_epochs and n_steps < self.least_steps
+        poor = self.by_heart is False and self.guessed_right < _POOR
+        return poor and 0 < left < self.least_epochs and n_steps < self.least_steps
 
     def _stay_plain(self, judged: splits.Split | Judged) -> None:
         """Let plain training go on to the end, on the labels believed, and say so."""

@@ -20,6 +20,7 @@ __all__ = [
     "estimate_noise_rate",
     "estimate_transition",
     "finite",
+    "guessed_right",
     "known_by_heart",
     "memorization",
     "noise_rate_interval",
@@ -221,6 +222,34 @@ def known_by_heart(
     chance = np.delete(~named, probe_rows).mean() / (n_classes - 1)
     error = np.sqrt(chance * (1.0 - chance) / len(probe_rows))
     return float(named[probe_rows].mean() - chance - 2.0 * error)
+
+
+def guessed_right(
+    predicted: NDArray[Any], codes: NDArray[Any], probe_rows: NDArray[Any], noise_rate: float
+) -> float:
+    """Return which share of a network's guesses is right, by rows that were trained under a planted label.
+
+    Their given label was not learned, and is right for all but the noise: the share of them that is predicted
+    as labeled, divided by the share of labels that are right.
+
+    Parameters
+    ----------
+    predicted : (n,) int array
+        Classes that the network predicts, 0..K-1.
+    codes : (n,) int array
+        Given labels.
+    probe_rows : (m,) int array
+        Rows whose label was planted, at least one.
+    noise_rate : float
+        Share of the given labels that are wrong, in [0, 1).
+
+    Returns
+    -------
+    float
+        In [0, 1].
+    """
+    as_labeled = (predicted[probe_rows] == codes[probe_rows]).mean()
+    return float(min(1.0, as_labeled / (1.0 - noise_rate)))
 
 
 def estimate_transition(

@@ -65,9 +65,10 @@ class DivideMixClassifier(BaseTrainer):
         At most, where there are `probes`. Default: as many as 1,500 steps take, at least 10, but no more than
         two thirds of the epochs.
     least_epochs : int, default=15
-        Fewest epochs after a warm-up, if they make fewer than 3,000 steps, in which guesses are tried where
-        the networks have seen planted labels and learned none by heart. With fewer there is a warning, and
-        the warm-up goes on to the end on the labels believed. 0 is always to try.
+        Fewest epochs after a warm-up, if they make fewer than 3,000 steps, in which guesses are tried where,
+        by the planted labels, the networks know none by heart and fewer than 80 % of the guesses are right.
+        With fewer there is a warning, and the warm-up goes on to the end on the labels believed. 0 is always
+        to try.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
         when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.

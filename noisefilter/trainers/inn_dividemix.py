@@ -81,9 +81,10 @@ class INNDivideMixClassifier(BaseTrainer):
         :math:`T_1`, epochs with the first division, in which each network guesses alone. Default: a sixth of
         the epochs, at most 30.
     least_epochs : int, default=45
-        Fewest epochs, if they make fewer than 9,000 steps, in which guesses are tried where the networks that
-        score first have seen planted labels and learned none by heart. With fewer there is a warning, and
-        both networks are trained on the labels believed by then. 0 is always to try.
+        Fewest epochs, if they make fewer than 9,000 steps, in which guesses are tried where, by the planted
+        labels, the networks that score first know none by heart and fewer than 80 % of their guesses are
+        right. With fewer there is a warning, and both networks are trained on the labels believed by then. 0
+        is always to try.
     rescore_every : int, optional
         :math:`T_3`, epochs after the warm-up from one scoring to the next. Default: a twelfth of the epochs,
         at most 9.
@@ -343,6 +344,7 @@ class _FirstScores(NamedTuple):
     scores: NDArray[np.float64]
     rate: float  # of wrong labels
     known_by_heart: float | None  # of planted labels, where there are such
+    guessed_right: float  # share of the guesses
 
 
 class _INNDivideMix(CoTraining):
@@ -434,6 +436,7 @@ class _INNDivideMix(CoTraining):
         self.rate = float(np.mean([each.rate for each in found]))
         if found[0].known_by_heart is not None:
             self.by_heart = bool(np.mean([each.known_by_heart for each in found]) > estimates.BY_HEART)
+            self.guessed_right = float(np.mean([each.guessed_right for each in found]))
         if self._is_late():
             self._stay_plain(splits.at_rate(np.mean([each.scores for each in found], axis=0), self.rate))
             return
@@ -450,14 +453,16 @@ class _INNDivideMix(CoTraining):
             self.rows, self.codes, self.n_classes, self.features, np.random.RandomState(seed)
         )
         (probs,) = signals.require("path_probs")
-        found, known = scores.given_probability(probs, self.codes), None
+        found, known, right = scores.given_probability(probs, self.codes), None, 1.0
         rate = self.scorer._estimate_noise(probs, signals, self.codes).rate
         if signals.probe_rows is not None:
             found = splits.mapped_scores(found, signals.probe_rows)
             (own,) = signals.require("probs")
+            guesses, planted = own.argmax(axis=1), signals.probe_rows
             learned = learned_codes(signals, self.codes)
-            known = estimates.known_by_heart(own.argmax(axis=1), learned, signals.probe_rows, self.n_classes)
-        return _FirstScores(found, rate, known)
+            known = estimates.known_by_heart(guesses, learned, planted, self.n_classes)
+            right = estimates.guessed_right(guesses, self.codes, planted, rate)
+        return _FirstScores(found, rate, known, right)
 
     def _with_labels(self, clean_proba: NDArray[np.float64]) -> Division:
         """Divide so that believed labels are learned as they are."""

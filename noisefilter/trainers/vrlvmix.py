@@ -124,8 +124,7 @@ class VRLVMixClassifier(DivideMixClassifier):
         At most, where there are `probes`. Default: as many as 1,500 steps take, at least 10, but no more than
         two thirds of the epochs.
     least_epochs : int, default=15
-        Fewest epochs after a warm-up, if they make fewer than 3,000 steps, in which guesses are tried where
-        the networks have seen planted labels and learned none by heart; as in
+        Fewest epochs after a warm-up in which guesses are tried, bad as they are; as in
         :class:`noisefilter.DivideMixClassifier`.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show

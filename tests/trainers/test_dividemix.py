@@ -14,7 +14,15 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 import noisefilter.cotraining as cotraining
-from noisefilter import DivideMixClassifier, INNScorer, JoSRCClassifier, Net, plant_noise, scores
+from noisefilter import (
+    DivideMixClassifier,
+    INNScorer,
+    JoSRCClassifier,
+    Net,
+    estimates,
+    plant_noise,
+    scores,
+)
 from noisefilter.batches import ArrayRows
 from noisefilter.cotraining import Division, together, two_nets
 from noisefilter.errors import InputTypeError
@@ -485,6 +493,12 @@ def test_where_every_label_is_believed_history_says_that_training_is_supervised(
 EARLY, LATE = 3, 6  # epochs
 
 
+@pytest.fixture
+def poor(monkeypatch):
+    """Let no guesses be good enough."""
+    monkeypatch.setattr(cotraining, "_POOR", 1.1)
+
+
 def late(**parameters):
     """A DivideMix that has learned nothing by heart with three epochs left, on rows of three blobs."""
     settings = {"least_epochs": 15, "probes": 0.1, "batch_size": 16} | parameters
@@ -495,7 +509,7 @@ def late(**parameters):
 
 
 @pytest.mark.filterwarnings("ignore:max_epochs must leave")
-def test_with_few_epochs_left_the_warm_up_goes_on_with_the_labels_believed(monkeypatch):
+def test_with_few_epochs_left_the_warm_up_goes_on_with_the_labels_believed(poor, monkeypatch):
     run = late()
     seen = []
     own = Net.run_epoch
@@ -521,7 +535,7 @@ def test_with_few_epochs_left_the_warm_up_goes_on_with_the_labels_believed(monke
     assert run.n_seen == pytest.approx(sum(0.9**k for k in range(LATE)))  # the verdict is of all epochs
 
 
-def test_it_says_so_where_there_are_too_few_epochs_for_guesses(digits):
+def test_it_says_so_where_there_are_too_few_epochs_for_guesses(poor, digits):
     X, _, y = digits
     said = (
         "max_epochs must leave at least 15 epochs or 3,000 steps to learn from guessed labels, got 2. "
@@ -536,25 +550,40 @@ def test_it_says_so_where_there_are_too_few_epochs_for_guesses(digits):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("parameters", [{"least_epochs": 0}, {"least_epochs": 3}])
-def test_guesses_are_tried_where_that_is_asked_for_or_epochs_are_left(parameters):
+def test_guesses_are_tried_where_that_is_asked_for_or_epochs_are_left(poor, parameters):
     run = late(**parameters)
     phases = [run.run_epoch(epoch, Bar())["phase"] for epoch in range(LATE)]
     assert run.by_heart is False and phases == ["warm-up"] * EARLY + ["mixmatch"] * 3
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("by_heart", "n_steps"), [(True, 3_000), (None, 3_000), (False, 3 * 6)])
-def test_guesses_are_tried_where_much_is_learned_or_nobody_knows_or_steps_are_left(by_heart, n_steps):
+@pytest.mark.parametrize(
+    ("by_heart", "right", "n_steps"),
+    [(True, 0.79, 3_000), (None, 0.79, 3_000), (False, 0.8, 3_000), (False, 0.79, 3 * 6)],
+)
+def test_guesses_are_tried_where_they_are_good_or_nobody_knows_or_steps_are_left(by_heart, right, n_steps):
     run = late()
-    run.by_heart, run.least_steps = by_heart, n_steps
+    run.by_heart, run.guessed_right, run.least_steps = by_heart, right, n_steps
     assert not run._is_late()
-    run.by_heart, run.least_steps = False, 3 * 6 + 1
+    run.by_heart, run.guessed_right, run.least_steps = False, 0.79, 3 * 6 + 1
     assert run._is_late()
+
+
+def test_guesses_are_measured_on_rows_with_planted_labels():
+    run = late(least_epochs=0)
+    for epoch in range(EARLY):
+        run.run_epoch(epoch, Bar())
+    guesses = run.seen_probs().argmax(axis=1)
+    right = [guesses[row] == run.codes[row] for row in run.probe_rows]
+    assert run.guessed_right == pytest.approx(min(1.0, np.mean(right) / (1 - run.rate)))
+    codes, planted = np.array([0, 1, 2, 0, 1]), np.array([0, 1, 2, 3])
+    assert estimates.guessed_right(np.array([0, 1, 0, 1, 1]), codes, planted, 0.2) == pytest.approx(0.625)
+    assert estimates.guessed_right(codes, codes, planted, 0.2) == 1.0
 
 
 @pytest.mark.filterwarnings("ignore:max_epochs must leave")
 @pytest.mark.parametrize("stop", [EARLY, EARLY + 1])
-def test_a_plain_training_goes_on_from_its_state_with_the_same_bits(stop):
+def test_a_plain_training_goes_on_from_its_state_with_the_same_bits(poor, stop):
     run = late()
     for epoch in range(stop):
         run.run_epoch(epoch, Bar())

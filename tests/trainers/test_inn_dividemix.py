@@ -170,10 +170,10 @@ def test_the_first_scores_are_those_of_two_inn_scorers(probes):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the components may hardly separate
             scorer.fit(X, codes)
-        score, rate, known = run._first_scores(seed)
+        score, rate, known, right = run._first_scores(seed)
         assert np.array_equal(score, scorer.scores_)
         assert 0 <= rate < 1
-        assert known is None if not probes else -1 < known < 1
+        assert (known, right) == (None, 1.0) if not probes else -1 < known < 1 and 0 < right <= 1.0
         found.append(score)
     assert not np.array_equal(*found)
 
@@ -197,7 +197,7 @@ def watched(monkeypatch):
         number = len(seen["first"])
         blocks = np.arange(60) // 6 % 2 == number - 1
         found = np.where(blocks, 0.9, 0.1) + np.linspace(0, 0.09, 60)
-        return inn_dividemix._FirstScores(found, 0.1 * number, seen.get("known"))
+        return inn_dividemix._FirstScores(found, 0.1 * number, seen.get("known"), seen.get("right", 1.0))
 
     def scored(self, which):
         seen["scored"].append((self.n_epochs_seen, which))
@@ -301,7 +301,7 @@ def test_the_bar_is_told_of_scorings(watched):
 
 
 def test_with_few_epochs_both_networks_are_trained_plainly_on_the_labels_believed(watched):
-    watched["known"] = 0.05
+    watched |= {"known": 0.05, "right": 0.7}
     run = training(least_epochs=9, n_neighbors=4, batch_size=16)
     bar = Bar()
     with pytest.warns(UserWarning, match=r"at least 9 epochs or 9,000 steps to learn .*, got 8\."):
@@ -317,9 +317,14 @@ def test_with_few_epochs_both_networks_are_trained_plainly_on_the_labels_believe
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("known", "least"), [(0.2, 9), (None, 9), (0.05, 8), (0.05, 0)])
-def test_guesses_are_tried_where_much_is_learned_or_nobody_knows_or_epochs_are_left(watched, known, least):
-    watched["known"] = known
+@pytest.mark.parametrize(
+    ("known", "right", "least"),
+    [(0.2, 0.7, 9), (None, 0.7, 9), (0.05, 0.8, 9), (0.05, 0.7, 8), (0.05, 0.7, 0)],
+)
+def test_guesses_are_tried_where_they_are_good_or_nobody_knows_or_epochs_are_left(
+    watched, known, right, least
+):
+    watched |= {"known": known, "right": right}
     run = watched["run"] = training(least_epochs=least)
     assert run.run_epoch(0, Bar())["phase"] == "warm-up" and len(watched["learned"]) == 2
     assert run.by_heart is (None if known is None else known > 0.1)
@@ -370,6 +375,7 @@ def test_a_run_between_two_scorings_is_taken_up_with_the_same_bits(
     X, y = blobs()
     settings = {"max_epochs": 8, "warmup_epochs": 3, "rescore_every": 4, "scoring_epochs": 2}
     settings |= {"random_state": 0, "least_epochs": least_epochs}
+    monkeypatch.setattr(cotraining, "_POOR", 1.1)  # no guesses are good enough
     whole = INNDivideMixClassifier(**settings).fit(X, y)
     assert (whole.history_[-1]["phase"] == "supervised") is (least_epochs > 0)
     own = _INNDivideMix.run_epoch
