@@ -283,7 +283,7 @@ class CoTraining(ABC):
                 if self.by_heart:
                     self.warmup_epochs = epoch + 1
             if epoch + 1 == self.warmup_epochs:
-                self._end_warm_up()
+                record |= self._end_warm_up()
             return record
         record = self._mixmatch(epoch, bar)
         if epoch == self.warmup_epochs:  # not before: an interrupt would leave nothing to judge by
@@ -301,13 +301,17 @@ class CoTraining(ABC):
         losses = [float(net.history[-1]["train_loss"]) for net in self.nets]
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
 
-    def _end_warm_up(self) -> None:
+    def _end_warm_up(self) -> dict[str, float]:
+        """Estimate how many labels are wrong and guesses right, and choose how to go on."""
         self.rate = self._estimated_rate()
+        record = {"estimated_rate": self.rate}
         if len(self.probe_rows):
             guesses = self.seen_probs().argmax(axis=1)
             self.guessed_right = estimates.guessed_right(guesses, self.codes, self.probe_rows, self.rate)
+            record["guessed_right"] = self.guessed_right
         if self._is_late():
             self._stay_plain(self.judged())
+        return record
 
     def _is_late(self) -> bool:
         """Return whether networks that guess badly, and know nothing by heart, have few epochs left."""

@@ -490,7 +490,7 @@ class _VRLVMix(_DivideMix):
             net.module_.load_state_dict(weights)
 
     def _warm_up(self, epoch: int, bar: Progress) -> dict[str, Any]:
-        if self.options.pretrain is None:
+        if self.options.pretrain is None or self.plain:
             return super()._warm_up(epoch, bar)
         with _last_layer_alone(self.nets[_A], self.rows), _last_layer_alone(self.nets[_B], self.rows):
             return super()._warm_up(epoch, bar)

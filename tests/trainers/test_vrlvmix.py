@@ -1,5 +1,10 @@
 """VRLVMix: Algorithm 1 by plain loops, what each network learns from, SCAN, pre-training, taking up again."""
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -386,6 +391,10 @@ def test_a_warm_up_behind_pre_training_moves_the_last_layer_alone():
         moved = {name for name, p in net.module_.named_parameters() if not torch.equal(p, weights[name])}
         assert moved == {name for name in weights if name.startswith("head")}
         assert all(p.requires_grad for p in net.module_.parameters())
+    run._train_plainly(np.arange(60) < 50)
+    run._warm_up(1, Bar())
+    for net, weights in zip(run.nets, before, strict=True):
+        assert not any(torch.equal(p, weights[name]) for name, p in net.module_.named_parameters())
 
 
 def test_pre_training_is_part_of_fit():
@@ -423,6 +432,56 @@ def test_a_run_is_taken_up_with_the_same_bits(tmp_path, monkeypatch, stopped):
     again = VRLVMixClassifier(**settings, checkpoint_dir=tmp_path).fit(X, y)
     assert again.history_ == whole.history_ and np.array_equal(again.labeled_, whole.labeled_)
     assert np.array_equal(again.scores_, whole.scores_)
+    assert np.array_equal(again.predict_proba(X), whole.predict_proba(X))
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+import noisefilter.cotraining as cotraining
+import noisefilter.losses as losses
+from test_vrlvmix import pretrained
+
+def killing(own, n_calls):
+    calls = []
+    def call(*args, **settings):
+        calls.append(0)
+        if len(calls) == n_calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return own(*args, **settings)
+    return call
+
+module, name = {{"simclr": (losses, "nt_xent"), "mixmatch": (cotraining, "mixmatch_epoch")}}[{where!r}]
+setattr(module, name, killing(getattr(module, name), {n_calls}))
+pretrained({checkpoints!r})
+"""
+
+
+def pretrained(checkpoints):
+    """Return a fit of two epochs without labels, two of warm-up and three of MixMatch."""
+    settings = {"pretrain": "simclr", "pretrain_epochs": 3, "max_epochs": 5, "warmup_epochs": 2}
+    settings |= {"probes": 0.0, "scan": False, "random_state": 0, "checkpoint_dir": checkpoints}
+    return VRLVMixClassifier(**settings).fit(*pictures())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="a signal of POSIX")
+@pytest.mark.parametrize(
+    ("where", "n_calls", "there"),
+    # 60 pictures are two steps of SimCLR: the fourth is in the middle of its second epoch; of MixMatch the
+    # fourth call is that of the second network in its second epoch.
+    [("simclr", 4, "simclr/epoch-0001"), ("mixmatch", 4, "epoch-0003")],
+)
+def test_a_killed_process_is_taken_up_again_with_the_same_bits(tmp_path, where, n_calls, there):
+    checkpoints = tmp_path / "checkpoints"
+    folder = str(Path(__file__).parent)
+    code = KILLED.format(folder=folder, where=where, n_calls=n_calls, checkpoints=str(checkpoints))
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    newest = max((checkpoints / there).parent.glob("*.safetensors"))
+    assert newest == checkpoints / f"{there}.safetensors"
+    again, whole = pretrained(str(checkpoints)), pretrained(None)
+    X, _ = pictures()
+    assert again.history_ == whole.history_ and np.array_equal(again.scores_, whole.scores_)
     assert np.array_equal(again.predict_proba(X), whole.predict_proba(X))
 
 
