@@ -83,8 +83,8 @@ class INNDivideMixClassifier(BaseTrainer):
     least_epochs : int, default=45
         Fewest epochs, if they make fewer than 9,000 steps, in which guesses are tried where, by the planted
         labels, the networks that score first know none by heart and fewer than 80 % of their guesses are
-        right. With fewer there is a warning, and both networks are trained on the labels believed by then. 0
-        is always to try.
+        right. With fewer there is a warning, and both networks are trained plainly: two thirds of the epochs
+        on all labels, then on those that they believe. 0 is always to try.
     rescore_every : int, optional
         :math:`T_3`, epochs after the warm-up from one scoring to the next. Default: a twelfth of the epochs,
         at most 9.
@@ -378,7 +378,7 @@ class _INNDivideMix(CoTraining):
         if epoch == 0:
             self._divide_first()
         record = super().run_epoch(epoch, bar)
-        if self.plain:
+        if self.warmup_epochs:  # too late for guesses
             return record
         if self._scores_in(epoch):
             bar.step(self._scoring_cost())
@@ -386,7 +386,7 @@ class _INNDivideMix(CoTraining):
 
     def cost(self, epoch: int) -> float:
         """Return how long an epoch takes, without the networks that score first: they tell it themselves."""
-        scores = self._scores_in(epoch) and not self.plain
+        scores = self._scores_in(epoch) and not self.warmup_epochs
         return super().cost(epoch) + (self._scoring_cost() if scores else 0.0)
 
     def _scoring_cost(self) -> float:
@@ -438,7 +438,8 @@ class _INNDivideMix(CoTraining):
             self.by_heart = bool(np.mean([each.known_by_heart for each in found]) > estimates.BY_HEART)
             self.guessed_right = float(np.mean([each.guessed_right for each in found]))
         if self._is_late():
-            self._stay_plain(splits.at_rate(np.mean([each.scores for each in found], axis=0), self.rate))
+            self._warn_late()
+            self.warmup_epochs = max(1, 2 * self.n_epochs // 3)
             return
         first, second = (self._with_labels(self._by_scores(each.scores).clean_proba) for each in found)
         self.kept = first, second
@@ -446,6 +447,11 @@ class _INNDivideMix(CoTraining):
     def _given_rate(self, given: Verdict) -> float:
         rate = given.estimated_noise_rate
         return float(rate if np.isfinite(rate) else np.mean(~given.clean_mask))
+
+    def _end_warm_up(self) -> dict[str, Any]:
+        """Go on plainly: there is a warm-up only where it is too late for guesses."""
+        self._stay_plain()
+        return {}
 
     def _first_scores(self, seed: int) -> _FirstScores:
         """Train INN's networks on all rows; returns what they tell."""

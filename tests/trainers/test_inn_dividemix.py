@@ -13,7 +13,7 @@ from torch import nn
 
 import noisefilter.cotraining as cotraining
 import noisefilter.trainers.inn_dividemix as inn_dividemix
-from noisefilter import INNDivideMixClassifier, INNScorer, Net, plant_noise, splits
+from noisefilter import INNDivideMixClassifier, INNScorer, Net, plant_noise
 from noisefilter.batches import ArrayRows
 from noisefilter.errors import ParameterError
 from noisefilter.metrics import clean_auc
@@ -300,20 +300,20 @@ def test_the_bar_is_told_of_scorings(watched):
 # --- too few epochs for guesses -------------------------------------------------------------------
 
 
-def test_with_few_epochs_both_networks_are_trained_plainly_on_the_labels_believed(watched):
+def test_with_few_epochs_both_networks_are_trained_plainly_at_last_on_labels_they_believe(watched):
     watched |= {"known": 0.05, "right": 0.7}
     run = training(least_epochs=9, n_neighbors=4, batch_size=16)
     bar = Bar()
     with pytest.warns(UserWarning, match=r"at least 9 epochs or 9,000 steps to learn .*, got 8\."):
         records = [run.run_epoch(0, bar)]
-    # Where one network is sure the other is not: their mean is as the rows are numbered.
-    scores = 0.5 + np.linspace(0, 0.09, 60)
-    believed = splits.at_rate(scores, 0.15).clean
-    assert np.array_equal(run.labeled, [believed, believed]) and believed.sum() == 51
     assert bar.cost == pytest.approx(run.cost(0)) == pytest.approx(run.cost(3))  # no scoring
-    records += [run.run_epoch(epoch, Bar()) for epoch in range(1, 8)]
-    assert {record["phase"] for record in records} == {"supervised"} and not watched["learned"]
-    assert records[-1]["n_labeled_2"] == 51 and not watched["scored"] and run.rate == pytest.approx(0.15)
+    records += [run.run_epoch(epoch, Bar()) for epoch in range(1, 5)]
+    believed = run.judged().clean
+    assert np.array_equal(run.labeled, [believed, believed]) and believed.sum() == 51  # all but 15 %
+    records += [run.run_epoch(epoch, Bar()) for epoch in range(5, 8)]
+    assert [record["phase"] for record in records] == ["warm-up"] * 5 + ["supervised"] * 3
+    assert records[-1]["n_labeled_2"] == 51 and np.array_equal(run.warmup, np.flatnonzero(believed))
+    assert not watched["learned"] and not watched["scored"] and run.rate == pytest.approx(0.15)
 
 
 @pytest.mark.filterwarnings("error")
@@ -368,7 +368,7 @@ def test_it_stands_behind_a_filter():
 
 
 @pytest.mark.filterwarnings("ignore:max_epochs must leave")
-@pytest.mark.parametrize(("stopped", "least_epochs"), [(2, 0), (6, 0), (2, 45)])
+@pytest.mark.parametrize(("stopped", "least_epochs"), [(2, 0), (6, 0), (2, 45), (6, 45)])
 def test_a_run_between_two_scorings_is_taken_up_with_the_same_bits(
     tmp_path, monkeypatch, stopped, least_epochs
 ):
