@@ -310,8 +310,7 @@ class CoTraining(ABC):
             self.guessed_right = estimates.guessed_right(guesses, self.codes, self.probe_rows, self.rate)
             record["guessed_right"] = self.guessed_right
         if self._is_late():
-            self._warn_late()
-            self._stay_plain()
+            self._stay_plain(self.judged())
         return record
 
     def _is_late(self) -> bool:
@@ -321,22 +320,19 @@ class CoTraining(ABC):
         poor = self.by_heart is False and self.guessed_right < _POOR
         return poor and 0 < left < self.least_epochs and n_steps < self.least_steps
 
-    def _warn_late(self) -> None:
+    def _stay_plain(self, judged: splits.Split | Judged) -> None:
+        """Let plain training go on to the end, on the labels believed, and say so."""
+        proba = np.where(judged.clean, 1.0, 0.0 if judged.clean_proba is None else judged.clean_proba / 2.0)
+        believed = floored(proba, self.codes, self.n_classes, 0.5, self._labeled_batch(self.nets[0]))
+        left = self.n_epochs - self.warmup_epochs
         warnings.warn(
             f"max_epochs must leave at least {self.least_epochs} epochs or {self.least_steps:,} steps to "
-            f"learn from guessed labels, got {self.n_epochs - self.warmup_epochs}. Plain training takes the "
-            "place of that, in the end on the labels believed by then. Allow more epochs, or take "
-            "FilteredClassifier, which does much the same with one network; least_epochs=0 guesses all the "
-            "same.",
+            f"learn from guessed labels, got {left}. Plain training on the {believed.sum():,} labels "
+            "believed takes the place of that. Allow more epochs, or take FilteredClassifier, which does the "
+            "like with one network; least_epochs=0 guesses all the same.",
             UserWarning,
             stacklevel=6,
         )
-
-    def _stay_plain(self) -> None:
-        """Let plain training go on to the end, on the labels believed by now."""
-        judged = self.judged()
-        proba = np.where(judged.clean, 1.0, 0.0 if judged.clean_proba is None else judged.clean_proba / 2.0)
-        believed = floored(proba, self.codes, self.n_classes, 0.5, self._labeled_batch(self.nets[0]))
         self._train_plainly(believed)
 
     def _train_plainly(self, believed: NDArray[np.bool_]) -> None:

@@ -83,8 +83,8 @@ class INNDivideMixClassifier(BaseTrainer):
     least_epochs : int, default=45
         Fewest epochs, if they make fewer than 9,000 steps, in which guesses are tried where, by the planted
         labels, the networks that score first know none by heart and fewer than 80 % of their guesses are
-        right. With fewer there is a warning, and both networks are trained plainly: two thirds of the epochs
-        on all labels, then on those that they believe. 0 is always to try.
+        right. With fewer there is a warning, and both networks are trained plainly on as many labels as are
+        right by the estimated rate, those of the best corrected log-odds. 0 is always to try.
     rescore_every : int, optional
         :math:`T_3`, epochs after the warm-up from one scoring to the next. Default: a twelfth of the epochs,
         at most 9.
@@ -341,7 +341,8 @@ class INNDivideMixClassifier(BaseTrainer):
 class _FirstScores(NamedTuple):
     """What INN tells of the rows before MixMatch."""
 
-    scores: NDArray[np.float64]
+    scores: NDArray[np.float64]  # Eq. (1)
+    corrected: NDArray[np.float64]  # log-odds of the labels in the same predictions
     rate: float  # of wrong labels
     known_by_heart: float | None  # of planted labels, where there are such
     guessed_right: float  # share of the guesses
@@ -378,7 +379,7 @@ class _INNDivideMix(CoTraining):
         if epoch == 0:
             self._divide_first()
         record = super().run_epoch(epoch, bar)
-        if self.warmup_epochs:  # too late for guesses
+        if self.plain:
             return record
         if self._scores_in(epoch):
             bar.step(self._scoring_cost())
@@ -386,7 +387,7 @@ class _INNDivideMix(CoTraining):
 
     def cost(self, epoch: int) -> float:
         """Return how long an epoch takes, without the networks that score first: they tell it themselves."""
-        scores = self._scores_in(epoch) and not self.warmup_epochs
+        scores = self._scores_in(epoch) and not self.plain
         return super().cost(epoch) + (self._scoring_cost() if scores else 0.0)
 
     def _scoring_cost(self) -> float:
@@ -438,8 +439,7 @@ class _INNDivideMix(CoTraining):
             self.by_heart = bool(np.mean([each.known_by_heart for each in found]) > estimates.BY_HEART)
             self.guessed_right = float(np.mean([each.guessed_right for each in found]))
         if self._is_late():
-            self._warn_late()
-            self.warmup_epochs = max(1, 2 * self.n_epochs // 3)
+            self._stay_plain(splits.at_rate(np.mean([each.corrected for each in found], axis=0), self.rate))
             return
         first, second = (self._with_labels(self._by_scores(each.scores).clean_proba) for each in found)
         self.kept = first, second
@@ -448,11 +448,6 @@ class _INNDivideMix(CoTraining):
         rate = given.estimated_noise_rate
         return float(rate if np.isfinite(rate) else np.mean(~given.clean_mask))
 
-    def _end_warm_up(self) -> dict[str, Any]:
-        """Go on plainly: there is a warm-up only where it is too late for guesses."""
-        self._stay_plain()
-        return {}
-
     def _first_scores(self, seed: int) -> _FirstScores:
         """Train INN's networks on all rows; returns what they tell."""
         signals, _ = self.scorer._collect(
@@ -460,15 +455,16 @@ class _INNDivideMix(CoTraining):
         )
         (probs,) = signals.require("path_probs")
         found, known, right = scores.given_probability(probs, self.codes), None, 1.0
-        rate = self.scorer._estimate_noise(probs, signals, self.codes).rate
+        rate, transition, _ = self.scorer._estimate_noise(probs, signals, self.codes)
+        corrected = estimates.corrected_log_odds(probs, self.codes, transition)
         if signals.probe_rows is not None:
-            found = splits.mapped_scores(found, signals.probe_rows)
+            found, corrected = (splits.mapped_scores(each, signals.probe_rows) for each in (found, corrected))
             (own,) = signals.require("probs")
             guesses, planted = own.argmax(axis=1), signals.probe_rows
             learned = learned_codes(signals, self.codes)
             known = estimates.known_by_heart(guesses, learned, planted, self.n_classes)
             right = estimates.guessed_right(guesses, self.codes, planted, rate)
-        return _FirstScores(found, rate, known, right)
+        return _FirstScores(found, corrected, rate, known, right)
 
     def _with_labels(self, clean_proba: NDArray[np.float64]) -> Division:
         """Divide so that believed labels are learned as they are."""

@@ -539,7 +539,7 @@ def test_it_says_so_where_there_are_too_few_epochs_for_guesses(poor, digits):
     X, _, y = digits
     said = (
         "max_epochs must leave at least 15 epochs or 3,000 steps to learn from guessed labels, got 2. "
-        "Plain training takes the place of that"
+        "Plain training on the "
     )
     short = DivideMixClassifier(max_epochs=5, random_state=0)
     with pytest.warns(UserWarning, match=said):
