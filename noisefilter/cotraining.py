@@ -6,7 +6,6 @@ J. Li, R. Socher & S. Hoi, "DivideMix: learning with noisy labels as semi-superv
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from noisefilter import estimates, splits
 from noisefilter.balance import Mixing
 from noisefilter.batches import Rows, count_batches, picked
+from noisefilter.budgets import Budget
 from noisefilter.contrastive import MeanTeacher
 from noisefilter.errors import InputTypeError
 from noisefilter.models import NetModel, build_model, check_outputs
@@ -36,8 +36,8 @@ _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress bar reads it
 _TURNED_OVER = 0.5  # of the rows change sides
 _OVERSURE = 1.25  # how much too sure networks may be of rows whose labels they do not learn
-_POOR = 0.8  # guesses of which fewer are right
 _REMEMBERED = 0.9  # of earlier epochs, in each
+_ENOUGH = Budget()  # whatever is left
 _BLEND, _OWN = "blend.", "own."  # in front of the names of tensors in a checkpoint
 
 
@@ -115,10 +115,9 @@ class CoTraining(ABC):
     follows trains on the labels that were given. There need be no warm-up; a trainer that does without sets
     ``rate``, the share of wrong labels that the verdict goes by.
 
-    Where the warm-up ends without any planted label known by heart, fewer than 80 % of the guesses are right
-    (:func:`noisefilter.estimates.guessed_right`) and few epochs are left, there is no time to mend them. Then
-    there is no MixMatch, and a warning: plain training goes on to the end, on the labels that are believed by
-    then, and the verdict is that of all its epochs.
+    Where the warm-up ends without any planted label known by heart, guesses are bad and few epochs are left
+    to mend them (:class:`noisefilter.budgets.Budget`), there is no MixMatch, and a warning: plain training
+    goes on to the end, on the labels that are believed by then, and the verdict is that of all its epochs.
 
     Predictions are those of both networks together: :math:`\frac12 \sum_k \log p_k` up to a constant, which
     ranks classes as the sum of their logits does. With `weight_average` each network is judged and asked by
@@ -156,8 +155,8 @@ class CoTraining(ABC):
         Decay of the moving average of the weights, in [0, 1); it begins after the warm-up.
     loss_epochs : int
         How many epochs of losses are kept for :meth:`divided`.
-    least_epochs, least_steps : int
-        Epochs of MixMatch that are few, if they also make fewer steps than these.
+    budget : Budget
+        How many epochs or steps of MixMatch are enough.
     """
 
     # Arrays, or None, that a trainer keeps from epoch to epoch beside those of this class.
@@ -180,8 +179,7 @@ class CoTraining(ABC):
         ramp_steps: int,
         weight_average: float | None,
         loss_epochs: int = 1,
-        least_epochs: int = 0,
-        least_steps: int = 0,
+        budget: Budget = _ENOUGH,
     ):
         self.nets = nets
         self.rows = rows
@@ -193,8 +191,7 @@ class CoTraining(ABC):
         self.penalty = penalty
         self.ramp_steps = ramp_steps
         self.weight_average = weight_average
-        self.least_epochs = least_epochs
-        self.least_steps = least_steps
+        self.budget = budget
         self.n_epochs = int(nets[0].max_epochs)
         self.targets = torch.from_numpy(codes).to(rows.device)
         self.averages: tuple[MeanTeacher, MeanTeacher] | None = None
@@ -314,25 +311,15 @@ class CoTraining(ABC):
         return record
 
     def _is_late(self) -> bool:
-        """Return whether networks that guess badly, and know nothing by heart, have few epochs left."""
         left = self.n_epochs - self.warmup_epochs
         n_steps = left * count_batches(len(self.rows), self._batch_size(self.nets[0]))
-        poor = self.by_heart is False and self.guessed_right < _POOR
-        return poor and 0 < left < self.least_epochs and n_steps < self.least_steps
+        return self.budget.is_short(left, n_steps, self.by_heart, self.guessed_right)
 
     def _stay_plain(self, judged: splits.Split | Judged) -> None:
         """Let plain training go on to the end, on the labels believed, and say so."""
         proba = np.where(judged.clean, 1.0, 0.0 if judged.clean_proba is None else judged.clean_proba / 2.0)
         believed = floored(proba, self.codes, self.n_classes, 0.5, self._labeled_batch(self.nets[0]))
-        left = self.n_epochs - self.warmup_epochs
-        warnings.warn(
-            f"max_epochs must leave at least {self.least_epochs} epochs or {self.least_steps:,} steps to "
-            f"learn from guessed labels, got {left}. Plain training on the {believed.sum():,} labels "
-            "believed takes the place of that. Allow more epochs, or take FilteredClassifier, which does the "
-            "like with one network; least_epochs=0 guesses all the same.",
-            UserWarning,
-            stacklevel=6,
-        )
+        self.budget.warn(self.n_epochs - self.warmup_epochs, int(believed.sum()), stacklevel=6)
         self._train_plainly(believed)
 
     def _train_plainly(self, believed: NDArray[np.bool_]) -> None:

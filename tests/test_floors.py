@@ -21,6 +21,7 @@ FLOORS = (
         "noise",
         "metrics",
         "balance",
+        "budgets",
         "displays",
         "variation",
     },

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from noisefilter import splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows, count_batches
+from noisefilter.budgets import Budget
 from noisefilter.cotraining import CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture_with_separation
@@ -303,8 +304,8 @@ class DivideMixClassifier(BaseTrainer):
             warmup_rows=None if given is None else given.clean_mask, temperature=self.temperature,
             mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
             weight_average=self.weight_average, probe_rows=probe_rows, probe_codes=probe_codes,
-            loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1), least_epochs=self.least_epochs,
-            least_steps=_LEAST_STEPS, given=given, trainer=self, **own,
+            loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1),
+            budget=Budget(self.least_epochs, _LEAST_STEPS), given=given, trainer=self, **own,
         )  # fmt: skip
 
     def _planted(

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from noisefilter import estimates, scores, splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
+from noisefilter.budgets import Budget
 from noisefilter.cotraining import CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
 from noisefilter.filters.inn import INNScorer
@@ -297,7 +298,7 @@ class INNDivideMixClassifier(BaseTrainer):
         return _INNDivideMix(
             nets, rows, codes, n_classes, warmup_epochs=0, temperature=self.temperature,
             mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
-            weight_average=self.weight_average, least_epochs=self.least_epochs, least_steps=_LEAST_STEPS,
+            weight_average=self.weight_average, budget=Budget(self.least_epochs, _LEAST_STEPS),
             given=given, features=features,
             scorer=self._ready_scorer(nets[0], len(codes), given),
             seeds=rng.randint(2**31 - 1, size=2), trainer=self,

@@ -13,6 +13,7 @@ from sklearn.mixture import GaussianMixture
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
+import noisefilter.budgets as budgets
 import noisefilter.cotraining as cotraining
 from noisefilter import (
     DivideMixClassifier,
@@ -496,7 +497,7 @@ EARLY, LATE = 3, 6  # epochs
 @pytest.fixture
 def poor(monkeypatch):
     """Let no guesses be good enough."""
-    monkeypatch.setattr(cotraining, "_POOR", 1.1)
+    monkeypatch.setattr(budgets, "_POOR", 1.1)
 
 
 def late(**parameters):
@@ -563,9 +564,9 @@ def test_guesses_are_tried_where_that_is_asked_for_or_epochs_are_left(poor, para
 )
 def test_guesses_are_tried_where_they_are_good_or_nobody_knows_or_steps_are_left(by_heart, right, n_steps):
     run = late()
-    run.by_heart, run.guessed_right, run.least_steps = by_heart, right, n_steps
+    run.by_heart, run.guessed_right, run.budget = by_heart, right, budgets.Budget(15, n_steps)
     assert not run._is_late()
-    run.by_heart, run.guessed_right, run.least_steps = False, 0.79, 3 * 6 + 1
+    run.by_heart, run.guessed_right, run.budget = False, 0.79, budgets.Budget(15, 3 * 6 + 1)
     assert run._is_late()
 
 

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+import noisefilter.budgets as budgets
 import noisefilter.cotraining as cotraining
 import noisefilter.trainers.inn_dividemix as inn_dividemix
 from noisefilter import INNDivideMixClassifier, INNScorer, Net, estimates, plant_noise
@@ -382,7 +383,7 @@ def test_a_run_between_two_scorings_is_taken_up_with_the_same_bits(
     X, y = blobs()
     settings = {"max_epochs": 8, "warmup_epochs": 3, "rescore_every": 4, "scoring_epochs": 2}
     settings |= {"random_state": 0, "least_epochs": least_epochs}
-    monkeypatch.setattr(cotraining, "_POOR", 1.1)  # no guesses are good enough
+    monkeypatch.setattr(budgets, "_POOR", 1.1)  # no guesses are good enough
     whole = INNDivideMixClassifier(**settings).fit(X, y)
     assert (whole.history_[-1]["phase"] == "supervised") is (least_epochs > 0)
     own = _INNDivideMix.run_epoch

@@ -17,6 +17,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
+import noisefilter.budgets as budgets
 from noisefilter import JoSRCClassifier, JoSRCSelector, Net, SmallLossSelector, plant_noise, scores
 from noisefilter.batches import ArrayRows
 from noisefilter.contrastive import TwoViewNet
@@ -265,6 +266,72 @@ def test_a_training_that_is_stopped_early_stays_so(blobs):
     assert n_epochs < 9 and stopped._fitted.training.n_epochs == n_epochs
 
 
+# --- too few epochs for guesses -------------------------------------------------------------------
+
+
+@pytest.fixture
+def poor(monkeypatch):
+    """Let no guesses be good enough."""
+    monkeypatch.setattr(budgets, "_POOR", 1.1)
+
+
+LATE = {"max_epochs": 6, "warmup_epochs": 3, "least_epochs": 4}
+
+
+def test_with_few_epochs_left_it_goes_on_with_the_labels_believed(poor, blobs, monkeypatch):
+    said, own = [], josrc._JoSRC._verdict
+
+    def verdict(self, signals):
+        said.append((signals, own(self, signals), self.codes.copy()))
+        return said[-1][1]
+
+    monkeypatch.setattr(josrc._JoSRC, "_verdict", verdict)
+    with pytest.warns(UserWarning, match=r"at least 4 epochs or 3,000 steps to learn .*, got 3\. Plain"):
+        model = short(**LATE).fit(blobs.X, blobs.y)
+    assert [record["phase"] for record in model.history_] == ["warm-up"] * 3 + ["supervised"] * 3
+    signals, believed, codes = said[0]  # after the warm-up
+    planted = signals.probe_rows
+    n_clean = np.delete(believed.clean_mask, planted).sum()
+    later = [(record["n_clean"], record["threshold"]) for record in model.history_[3:]]
+    assert later == [(n_clean, None)] * 3 and n_clean < len(blobs.y) - len(planted)
+    assert model._fitted.training.net.consistency == 0.0  # as Jo-SRC-C
+    as_labeled = np.mean(signals.probs.argmax(axis=1)[planted] == codes[planted])
+    expected = min(1.0, as_labeled / (1 - believed.estimated_noise_rate))
+    assert [record.get("guessed_right") for record in model.history_[:3]] == [None, None, expected]
+
+
+@pytest.mark.filterwarnings("error:max_epochs must leave")
+@pytest.mark.parametrize(
+    "parameters", [{"least_epochs": 3}, {"least_epochs": 0}, {"probes": 0.0}, {"given": 1}]
+)
+def test_other_rows_are_learned_where_epochs_are_left_or_nobody_knows(poor, blobs, parameters):
+    given = "given" in parameters
+    settings = LATE | {name: value for name, value in parameters.items() if name != "given"}
+    model = short(**settings, filter=SmallLossSelector(max_epochs=5, random_state=0) if given else None)
+    phases = [record["phase"] for record in model.fit(blobs.X, blobs.y).history_]
+    assert phases == ["warm-up"] * 3 + ["joint"] * 3
+
+
+@pytest.mark.filterwarnings("ignore:max_epochs must leave")
+@pytest.mark.parametrize("stopped", [3, 4])
+def test_with_few_epochs_left_too_it_is_taken_up_with_the_same_bits(
+    poor, blobs, tmp_path, monkeypatch, stopped
+):
+    whole = short(**LATE).fit(blobs.X, blobs.y)
+    run = josrc._JoSRC.run_epoch
+
+    def stopping(self, epoch, bar):
+        if epoch == stopped:
+            raise KeyboardInterrupt
+        return run(self, epoch, bar)
+
+    monkeypatch.setattr(josrc._JoSRC, "run_epoch", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        short(**LATE, checkpoint_dir=tmp_path).fit(blobs.X, blobs.y)
+    monkeypatch.setattr(josrc._JoSRC, "run_epoch", run)
+    assert_same_fit(short(**LATE, checkpoint_dir=tmp_path).fit(blobs.X, blobs.y), whole, blobs.X)
+
+
 # --- the verdict, the record, predictions ---------------------------------------------------------
 
 
@@ -288,10 +355,11 @@ def test_the_verdict_is_the_selector_s(blobs, monkeypatch, parameters, own):
     model = short(**parameters).fit(blobs.X, names[blobs.y])
     labels = check_labels(names[blobs.y])
     selector = JoSRCSelector(**parameters, **own)
-    selector.fit_signals(seen[0].with_class_order(np.argsort(labels.order)), names[blobs.y])
+    assert len(seen) == (1 if parameters else 2)  # one more when a warm-up with planted rows ends
+    selector.fit_signals(seen[-1].with_class_order(np.argsort(labels.order)), names[blobs.y])
     assert_same_verdict(model.verdict_, selector.verdict_)
     assert model.verdict_.method == "JoSRCClassifier"
-    assert seen[0].mean_probs is not None and (seen[0].probe_rows is not None) is (not parameters)
+    assert seen[-1].mean_probs is not None and (seen[-1].probe_rows is not None) is (not parameters)
 
 
 def test_the_record_of_an_epoch(blobs):
@@ -303,7 +371,8 @@ def test_the_record_of_an_epoch(blobs):
         assert record["n_clean"] + record["n_id"] + record["n_ood"] == 300
         watched = ["planted_known"] if record["phase"] == "warm-up" else []
         sizes = ["n_clean", "n_id", "n_ood"]
-        assert list(record) == ["epoch", "phase", "loss", "threshold", *sizes, *watched, "lr"]
+        ended = ["guessed_right"] if record["epoch"] == 2 else []  # the warm-up has
+        assert list(record) == ["epoch", "phase", "loss", "threshold", *sizes, *watched, "lr", *ended]
     assert [record["lr"] for record in model.history_] == pytest.approx([0.05, 0.05, 0.01, 0.002, 0.002])
 
 
