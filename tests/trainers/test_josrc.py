@@ -302,12 +302,17 @@ def test_with_few_epochs_left_it_goes_on_with_the_labels_believed(poor, blobs, m
 
 @pytest.mark.filterwarnings("error:max_epochs must leave")
 @pytest.mark.parametrize(
-    "parameters", [{"least_epochs": 3}, {"least_epochs": 0}, {"probes": 0.0}, {"given": 1}]
+    "parameters",
+    [
+        {"least_epochs": 3},
+        {"least_epochs": 0},
+        {"probes": 0.0},
+        {"filter": SmallLossSelector(max_epochs=5, random_state=0)},
+    ],
+    ids=["left", "asked for", "unknown", "given"],
 )
 def test_other_rows_are_learned_where_epochs_are_left_or_nobody_knows(poor, blobs, parameters):
-    given = "given" in parameters
-    settings = LATE | {name: value for name, value in parameters.items() if name != "given"}
-    model = short(**settings, filter=SmallLossSelector(max_epochs=5, random_state=0) if given else None)
+    model = short(**LATE | parameters)
     phases = [record["phase"] for record in model.fit(blobs.X, blobs.y).history_]
     assert phases == ["warm-up"] * 3 + ["joint"] * 3
 
