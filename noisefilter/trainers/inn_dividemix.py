@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -276,7 +277,8 @@ class INNDivideMixClassifier(BaseTrainer):
     def _scorer(self) -> INNScorer:
         """Return what scores the rows first, still without its networks."""
         own = {name: getattr(self, name) for name in _SCORING}
-        return INNScorer(**own, row_score="probability", average=False, split="beta")
+        # The paper's scores are of paths alone. The mean over the epochs is read where guesses are given up.
+        return INNScorer(**own, row_score="probability", average=True, split="beta")
 
     def _begin(
         self,
@@ -343,8 +345,9 @@ class _FirstScores(NamedTuple):
     """What INN tells of the rows before MixMatch."""
 
     scores: NDArray[np.float64]  # Eq. (1)
-    corrected: NDArray[np.float64]  # log-odds of the labels in the same predictions
-    rate: float  # of wrong labels
+    rate: float  # of wrong labels, by the same predictions
+    blended: NDArray[np.float64]  # corrected log-odds, by these and the mean over the epochs
+    blended_rate: float
     known_by_heart: float | None  # of planted labels, where there are such
     guessed_right: float  # share of the guesses
 
@@ -440,7 +443,8 @@ class _INNDivideMix(CoTraining):
             self.by_heart = bool(np.mean([each.known_by_heart for each in found]) > estimates.BY_HEART)
             self.guessed_right = float(np.mean([each.guessed_right for each in found]))
         if self._is_late():
-            self._stay_plain(splits.at_rate(np.mean([each.corrected for each in found], axis=0), self.rate))
+            self.rate = float(np.mean([each.blended_rate for each in found]))
+            self._stay_plain(splits.at_rate(np.mean([each.blended for each in found], axis=0), self.rate))
             return
         first, second = (self._with_labels(self._by_scores(each.scores).clean_proba) for each in found)
         self.kept = first, second
@@ -456,16 +460,18 @@ class _INNDivideMix(CoTraining):
         )
         (probs,) = signals.require("path_probs")
         found, known, right = scores.given_probability(probs, self.codes), None, 1.0
-        rate, transition, _ = self.scorer._estimate_noise(probs, signals, self.codes)
-        corrected = estimates.corrected_log_odds(probs, self.codes, transition)
+        rate = self.scorer._estimate_noise(probs, replace(signals, mean_probs=None), self.codes).rate
+        both = self.scorer._class_probs(signals)
+        blended_rate, transition, _ = self.scorer._estimate_noise(both, signals, self.codes)
+        blended = estimates.corrected_log_odds(both, self.codes, transition)
         if signals.probe_rows is not None:
-            found, corrected = (splits.mapped_scores(each, signals.probe_rows) for each in (found, corrected))
+            found, blended = (splits.mapped_scores(each, signals.probe_rows) for each in (found, blended))
             (own,) = signals.require("probs")
             guesses, planted = own.argmax(axis=1), signals.probe_rows
             learned = learned_codes(signals, self.codes)
             known = estimates.known_by_heart(guesses, learned, planted, self.n_classes)
             right = estimates.guessed_right(guesses, self.codes, planted, rate)
-        return _FirstScores(found, corrected, rate, known, right)
+        return _FirstScores(found, rate, blended, blended_rate, known, right)
 
     def _with_labels(self, clean_proba: NDArray[np.float64]) -> Division:
         """Divide so that believed labels are learned as they are."""

@@ -14,7 +14,7 @@ from torch import nn
 import noisefilter.budgets as budgets
 import noisefilter.cotraining as cotraining
 import noisefilter.trainers.inn_dividemix as inn_dividemix
-from noisefilter import INNDivideMixClassifier, INNScorer, Net, estimates, plant_noise
+from noisefilter import INNDivideMixClassifier, INNScorer, Net, plant_noise
 from noisefilter.batches import ArrayRows
 from noisefilter.errors import ParameterError
 from noisefilter.metrics import clean_auc
@@ -165,18 +165,18 @@ def test_the_first_scores_are_those_of_two_inn_scorers(probes):
     for seed in run.seeds:
         scorer = INNScorer(
             small(max_epochs=3, optimizer=run.nets[0].optimizer), row_score="probability", average=False,
-            split="beta", keep_signals=True, **settings,
+            split="beta", **settings,
         )  # fmt: skip
         scorer._seed = lambda seed=seed: int(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the components may hardly separate
             scorer.fit(X, codes)
-        score, corrected, rate, known, right = run._first_scores(seed)
-        signals, transition = scorer.signals_, scorer.verdict_.transition_matrix
-        expected = estimates.corrected_log_odds(signals.path_probs, codes, transition)
-        others = np.setdiff1d(np.arange(60), [] if not probes else signals.probe_rows)
-        np.testing.assert_allclose(corrected[others], expected[others])
-        assert corrected.min() >= expected[others].min() and corrected.max() <= expected[others].max()
+        score, rate, blended, blended_rate, known, right = run._first_scores(seed)
+        judge = INNScorer(scorer.estimator, **settings)  # as it judges by default
+        judge._seed = scorer._seed
+        judge.fit(X, codes)
+        np.testing.assert_allclose(blended, judge.scores_)
+        assert blended_rate == pytest.approx(judge.verdict_.estimated_noise_rate)
         assert np.array_equal(score, scorer.scores_)
         assert 0 <= rate < 1
         assert (known, right) == (None, 1.0) if not probes else -1 < known < 1 and 0 < right <= 1.0
@@ -203,9 +203,8 @@ def watched(monkeypatch):
         number = len(seen["first"])
         blocks = np.arange(60) // 6 % 2 == number - 1
         found = np.where(blocks, 0.9, 0.1) + np.linspace(0, 0.09, 60)
-        return inn_dividemix._FirstScores(
-            found, found, 0.1 * number, seen.get("known"), seen.get("right", 1.0)
-        )
+        known, right = seen.get("known"), seen.get("right", 1.0)
+        return inn_dividemix._FirstScores(found, 0.1 * number, found, 0.1 * number, known, right)
 
     def scored(self, which):
         seen["scored"].append((self.n_epochs_seen, which))
