@@ -78,7 +78,7 @@ class INNDivideMixClassifier(BaseTrainer):
     lr_drop_factor : float, default=5.0
         What it is divided by.
     scoring_epochs : int, optional
-        Of each of the networks that score first. Default: half of ``max_epochs``, at most 30.
+        Of each of the networks that score first. Default: as ``max_epochs``, at most 30.
     warmup_epochs : int, optional
         :math:`T_1`, epochs with the first division, in which each network guesses alone. Default: a sixth of
         the epochs, at most 30.
@@ -323,7 +323,7 @@ class INNDivideMixClassifier(BaseTrainer):
         scorer.n_neighbors = min(int(self.n_neighbors), n - 1)
         if self.probes is None:
             scorer.probes = splits.probe_share(n)
-        epochs = self.scoring_epochs or _share(net.max_epochs, 2, _LONGEST_SCORING)
+        epochs = self.scoring_epochs or min(net.max_epochs, _LONGEST_SCORING)
         # A prototype of their own seeds would make twins of them.
         scorer.estimator = clone(net).set_params(max_epochs=epochs, random_state=None, verbose=self.verbose)
         if self.lr_drops is not None:  # those of MixMatch

@@ -279,7 +279,7 @@ def test_the_schedule_of_mixmatch_is_not_that_of_the_first_networks():
 def test_the_steps_grow_with_the_epochs_up_to_the_published_ones(n_epochs, steps):
     run = training(max_epochs=n_epochs, warmup_epochs=None, rescore_every=None)
     assert (run.first_epochs, run.rescore_every) == steps
-    assert run.scorer.estimator.max_epochs == max(1, min(30, n_epochs // 2))
+    assert run.scorer.estimator.max_epochs == min(30, n_epochs)
 
 
 def test_the_weight_of_guesses_follows_the_first_estimate():
