@@ -20,7 +20,7 @@ from noisefilter.verdict import Verdict
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["epochs_svg", "histogram_svg", "transition_svg"]
+__all__ = ["epochs_svg", "histogram_svg", "kept_svg", "transition_svg"]
 
 # matplotlib wants real colors: each stands for a variable of the page and is replaced by it in the end.
 _INK, _MUTED, _LINE, _CLEAN, _WRONG = (f"#01020{digit}" for digit in range(1, 6))
@@ -35,6 +35,7 @@ _STYLE = {
 _REFERENCE = re.compile(r"#(\w+)")
 _STROKES = ((_CLEAN, "-"), (_WRONG, "-"), (_MUTED, "--"), (_INK, ":"))
 _FEW_EPOCHS = 30  # up to here every epoch is marked by a point
+_NAMED_CLASSES = 25  # up to here every bar has a name
 
 
 def histogram_svg(verdict: Verdict, truth: NDArray[Any] | None = None) -> str:
@@ -159,6 +160,67 @@ def _last(values: Sequence[float | None], percent: bool) -> str:
     if value is None:
         return "unknown"
     return f"{value:.1%}" if percent else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+
+
+def kept_svg(
+    classes: Sequence[Any],
+    n_rows: NDArray[np.int64],
+    n_kept: NDArray[np.float64],
+    n_right: NDArray[np.float64] | None = None,
+) -> str:
+    """Draw how many labels of each class are kept, and how many of these are right.
+
+    Parameters
+    ----------
+    classes : sequence of K names
+        From above to below. More than 25 get no names, and no gaps between their bars.
+    n_rows : (K,) array
+        Rows that were given the label.
+    n_kept : (K,) array
+        Those of them whose label is kept; the mean of two networks may be a half.
+    n_right : (K,) array, optional
+        Those of the kept ones whose label is right, where that is known.
+
+    Returns
+    -------
+    str
+        An ``<svg>`` as of `histogram_svg`.
+    """
+    from matplotlib.ticker import StrMethodFormatter
+
+    n_classes = len(classes)
+    named = n_classes <= _NAMED_CLASSES
+    parts: list[tuple[str, NDArray[Any], str]] = [("kept", n_kept, _CLEAN)]
+    if n_right is not None:
+        parts = [("kept, right label", n_right, _CLEAN), ("kept, wrong label", n_kept, _WRONG)]
+    with _canvas("kept", (4.8, 0.9 + 0.25 * max(4, n_classes) if named else 5)) as (ax, drawn):
+        left: NDArray[Any] = np.zeros(n_classes)
+        for label, right, color in (*parts, ("not kept", n_rows, _MUTED)):
+            style: dict[str, Any] = {"color": color, "label": label, "linewidth": 0}
+            style["alpha"] = 0.3 if color == _MUTED else 1.0
+            if named:
+                ax.barh(range(n_classes), right - left, 0.74, left, **style)
+            else:
+                edges = np.arange(n_classes + 1) - 0.5
+                ax.stairs(right, edges, baseline=left, orientation="horizontal", fill=True, **style)
+            left = right
+        ax.set_yticks(range(n_classes) if named else [])
+        if named:
+            ax.set_yticklabels([shown(name) for name in classes], parse_math=False, usetex=False)
+        else:
+            ax.set_ylabel(f"{n_classes:,} classes")
+        ax.set_ylim(n_classes - 0.5, -0.5)
+        ax.set_xlim(0, None)
+        ax.set_xlabel("rows given this label")
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        ax.tick_params(axis="y", length=0)
+        ax.spines[["top", "right", "bottom"]].set_visible(False)
+        # Over the whole width: beside long names the axes are narrower than the legend.
+        ax.figure.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=1, columnspacing=1.4)
+    says = f"Of {n_rows.sum():,} labels in {n_classes:,} classes {n_kept.sum():,.10g} are kept"
+    if n_right is not None:
+        says += f", {n_right.sum():,.10g} of them right"
+    return _inline(drawn.getvalue(), "kept", f"{says}.")
 
 
 @contextmanager

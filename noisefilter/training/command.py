@@ -250,6 +250,7 @@ def _write(run: Run, held: Held, data: Source, tested: Source | None, trainer: A
         test=None if tested is None else held.described(tested),
         parameters=_parameters(trainer),
         predict_command=run.predict_command,
+        labeled=getattr(trainer, "labeled_", None),
     )
     with output_folder(run.out, _about(run, data, trainer), TRAINING) as folder:
         write_verdict(folder, data, trainer.verdict_)

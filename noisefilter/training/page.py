@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
-from noisefilter.audit.figures import epochs_svg
+from noisefilter.audit.figures import epochs_svg, kept_svg
 from noisefilter.audit.report import Report, page_data, percent, write_page
 
 __all__ = ["TestRows", "Trained", "training_data", "write_history", "write_training"]
@@ -68,6 +69,9 @@ class Trained:
         Of the trainer.
     predict_command : str
         What predicts new rows by the model; none if empty.
+    labeled : (2, n) bool array, optional
+        ``labeled_`` of the trainer, where it has that: the rows that each of its two networks was trained on
+        under their given label in the last epoch, in the order of the verdict.
     """
 
     report: Report
@@ -77,6 +81,7 @@ class Trained:
     test: TestRows | None = None
     parameters: Mapping[str, str] | None = None
     predict_command: str = ""
+    labeled: NDArray[np.bool_] | None = None
 
 
 def write_training(path: Path, trained: Trained) -> None:
@@ -101,6 +106,7 @@ def training_data(trained: Trained) -> dict[str, Any]:
         "training_cards": _cards(trained),
         "test": trained.test,
         "curves": _curves(trained),
+        "kept": _kept(trained),
         "columns": [_spoken(name) for name in columns],
         "epochs": [[_cell(record.get(name)) for name in columns] for record in trained.history],
         "parameters": dict(trained.parameters or {}),
@@ -185,6 +191,62 @@ def _sizes(trained: Trained, names: Sequence[str], start: int | None) -> dict[st
             "sizes", _series(trained.history, names), start=start, level=level, limits=(0, 1.05 * n_rows)
         ),
     }
+
+
+def _kept(trained: Trained) -> dict[str, Any] | None:
+    """Return size and purity of what is kept of each class, most kept first; None where nothing is known.
+
+    The counterpart of Figure 3 of the VRLVMix paper, which has the labeled set of one epoch. Here each count
+    is the mean of both networks.
+    """
+    verdict, truth, labeled = trained.report.verdict, trained.report.source.truth, trained.labeled
+    if labeled is None or not labeled.any():
+        return None
+    kept = labeled.mean(axis=0)
+    members = [verdict.labels == label for label in verdict.classes]
+    n_rows, n_kept = (
+        np.array([mine.sum() for mine in members]),
+        np.array([kept[mine].sum() for mine in members]),
+    )
+    n_right = None
+    if truth is not None:
+        right = kept * (verdict.labels == truth)
+        n_right = np.array([right[mine].sum() for mine in members])
+    order = np.argsort(-n_kept, kind="stable")
+    n_rows, n_kept, n_right = n_rows[order], n_kept[order], None if n_right is None else n_right[order]
+    classes = [str(label) for label in verdict.classes[order]]
+    lines = [
+        {"label": label, "rows": f"{rows:,}", "kept": _count(size), "share": _share(size, rows)}
+        for label, rows, size in zip(classes, n_rows, n_kept, strict=True)
+    ]
+    found: dict[str, Any] = {
+        "svg": Markup(kept_svg(classes, n_rows, n_kept, n_right)),
+        "lines": lines,
+        "total": {"rows": f"{n_rows.sum():,}", "kept": _count(n_kept.sum())},
+        "equal": bool(n_kept[0] == n_kept[-1]),
+    }
+    return found if n_right is None else found | _purity(lines, n_kept, n_right)
+
+
+def _purity(
+    lines: list[dict[str, Any]], n_kept: NDArray[np.float64], n_right: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Write into the lines how many of the kept labels are right; return that of all, least and greatest."""
+    for line, size, right in zip(lines, n_kept, n_right, strict=True):
+        line |= {"right": _count(right), "purity": _share(right, size)}
+    some = np.flatnonzero(n_kept)  # nothing is pure or impure about an empty set
+    shares = n_right[some] / n_kept[some]
+    least, greatest = lines[some[shares.argmin()]], lines[some[shares.argmax()]]
+    return {"purity": _share(n_right.sum(), n_kept.sum()), "least": least, "greatest": greatest}
+
+
+def _count(value: float) -> str:
+    """Return a mean of two counts: whole, or with a half."""
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def _share(part: float, whole: float) -> str:
+    return percent(part / whole) if whole else "–"
 
 
 def _start(history: Sequence[Mapping[str, Any]]) -> int | None:

@@ -96,6 +96,8 @@ def test_everything_is_written_and_agrees_with_the_trainer(run, tmp_path, npz, f
     page = (out / "training.html").read_text()
     assert f"{len(held)} test rows are predicted right." in page
     assert "Their labels are as given" not in page
+    n_kept = f"{trainer.labeled_.sum() / 2:g} of {len(kept)} in all"
+    assert ("Labels kept, by class" in page and n_kept in page) is bool(trainer.labeled_.any())
 
 
 def test_the_same_command_reads_the_training_back(run, tmp_path, npz, monkeypatch):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from noisefilter.audit.figures import epochs_svg
+from noisefilter.audit.figures import epochs_svg, kept_svg
 from noisefilter.audit.report import Report
 from noisefilter.datasets.arrays import ArrayStore
 from noisefilter.training.page import TestRows as Rows  # pytest collects what is called Test
@@ -22,6 +22,7 @@ except ImportError:
     BROWSER = None
 
 HOSTILE = '<img src=x onerror="window.__pwned=1">\u202e</script><script>window.__pwned=1</script>'
+FIGURE = re.compile(r'<figure class="records">.*?</figure>', re.DOTALL)
 WARM = [
     {"epoch": 1, "phase": "warm-up", "loss": 2.25, "lr": 0.05},
     {"epoch": 2, "phase": "warm-up", "loss": 2.0},
@@ -129,6 +130,81 @@ def test_figures_take_the_colors_of_the_page_and_are_the_same_twice():
     }
 
 
+def labeled_sets(n_rows, seed=0):
+    """Return what two networks might keep: not the same, and of one class more than of another."""
+    rng = np.random.default_rng(seed)
+    return rng.random((2, n_rows)) < np.array([0.9, 0.5, 0.7])[np.arange(n_rows) % 3]
+
+
+def test_labels_kept_are_counted_by_class():
+    known = trained(
+        truth=np.random.default_rng(1).choice(np.array(["cat", "dog", HOSTILE], dtype=object), 90)
+    )
+    labels, truth, labeled = known.report.verdict.labels, known.report.source.truth, labeled_sets(90)
+    kept = training_data(replace(known, labeled=labeled))["kept"]
+    expected = {}
+    for name in ("cat", "dog", HOSTILE):
+        rows = [row for row in range(90) if labels[row] == name]
+        size = sum(int(labeled[k, row]) for k in range(2) for row in rows) / 2
+        right = sum(int(labeled[k, row]) for k in range(2) for row in rows if truth[row] == name) / 2
+        expected[name] = [f"{len(rows)}", f"{size:g}", f"{size / len(rows):.1%}", f"{right:g}",
+                          f"{right / size:.1%}"]  # fmt: skip
+    found = {line["label"]: [line[key] for key in ("rows", "kept", "share", "right", "purity")]
+             for line in kept["lines"]}  # fmt: skip
+    assert found == expected and any("." in line[1] for line in expected.values())
+    sizes = [float(line["kept"]) for line in kept["lines"]]
+    assert sizes == sorted(sizes, reverse=True) and not kept["equal"]
+    assert kept["total"] == {"rows": "90", "kept": f"{labeled.sum() / 2:g}"}
+    assert kept["purity"] == f"{sum(labeled[:, labels == truth].sum(axis=1)) / labeled.sum():.1%}"
+    purities = {name: float(line[4][:-1]) for name, line in expected.items()}
+    assert kept["least"]["label"] == min(purities, key=purities.get)
+    assert kept["greatest"]["label"] == max(purities, key=purities.get)
+
+
+def test_a_class_of_which_nothing_is_kept_has_no_purity(tmp_path):
+    labeled = np.ones((2, 90), dtype=bool)
+    labeled[:, 1::3] = False
+    truth = np.array(["cat", "dog", HOSTILE], dtype=object)[np.arange(90) % 3]
+    known = replace(trained(truth=truth), labeled=labeled)
+    kept = training_data(known)["kept"]
+    assert kept["lines"][-1] == {
+        "label": "dog", "rows": "30", "kept": "0", "share": "0.0%", "right": "0", "purity": "–",
+    }  # fmt: skip
+    assert kept["least"]["label"] == kept["greatest"]["label"] == "cat"
+    assert "Of these labels 100.0% are right, in every class." in " ".join(text_of(known, tmp_path).split())
+
+
+def test_without_truth_nothing_is_said_of_purity(tmp_path):
+    page = text_of(replace(trained(), labeled=labeled_sets(90)), tmp_path)
+    figure = FIGURE.search(page)[0]
+    assert "Labels kept, by class" in figure and "not kept</text>" in figure
+    assert "right" not in figure.lower() and "wrong" not in figure
+
+
+@pytest.mark.parametrize("labeled", [None, np.zeros((2, 90), dtype=bool)])
+def test_without_labeled_sets_there_is_no_figure_of_them(tmp_path, labeled):
+    page = text_of(replace(trained(), labeled=labeled), tmp_path)
+    assert "Labels kept, by class" not in page and 'class="records"' not in page
+
+
+def test_names_of_classes_cannot_break_out_of_the_figure_of_kept_labels(tmp_path):
+    page = text_of(replace(trained(), labeled=labeled_sets(90)), tmp_path)
+    figure = FIGURE.search(page)[0]
+    assert "&lt;img src=x" in figure and "\\u202e" in figure
+    assert "<img" not in figure and "<script" not in figure and "\u202e" not in figure
+    assert "$x$</text>" in kept_svg(["$x$", "b"], np.array([2, 2]), np.array([1.0, 2.0]))
+
+
+def test_many_classes_are_drawn_without_names_and_told_in_the_table():
+    names = [f"c{k:03}" for k in range(100)]
+    n_rows = np.arange(200, 100, -1)
+    svg = kept_svg(names, n_rows, n_rows / 2, n_rows / 4)
+    assert "100 classes" in svg and "c007" not in svg and len(svg) < 50_000
+    assert "Of 15,050 labels in 100 classes 7,525 are kept, 3,762.5 of them right." in svg
+    assert "c007" in kept_svg(names[:25], n_rows[:25], n_rows[:25] / 2)
+    assert "--wrong" in svg and "--wrong" not in kept_svg(names, n_rows, n_rows / 2)
+
+
 def test_every_number_of_every_epoch_is_in_the_page_and_in_the_table(tmp_path):
     data = training_data(trained())
     assert data["columns"] == ["epoch", "phase", "loss", "lr", "n labeled 1", "test accuracy"]
@@ -154,7 +230,7 @@ def test_the_page_is_that_of_an_audit_with_the_training_before(tmp_path):
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser_nothing_goes_wrong_and_nothing_sticks_out(tmp_path, width, scheme):
-    write_training(tmp_path / "training.html", trained())
+    write_training(tmp_path / "training.html", replace(trained(), labeled=labeled_sets(90)))
     troubles = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -166,9 +242,10 @@ def test_in_a_browser_nothing_goes_wrong_and_nothing_sticks_out(tmp_path, width,
                 if request.url.startswith("http") else None)  # fmt: skip
         page.goto((tmp_path / "training.html").as_uri())
         expect(page.locator(".curves svg")).to_have_count(3)
+        expect(page.locator("figure.records svg")).to_have_count(1)
         expect(page.locator(".card").first).to_be_visible()
         page.locator(".records summary").click()
-        expect(page.locator(".records td").first).to_be_visible()
+        expect(page.locator("details.records td").first).to_be_visible()
         page.locator(".card .accept").first.click()
         expect(page.locator("#progress-text")).to_have_text("1 of 20 decided")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
