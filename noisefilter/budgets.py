@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
-__all__ = ["Budget"]
+__all__ = ["LEAST_EPOCHS", "LEAST_STEPS", "Budget"]
 
+LEAST_EPOCHS, LEAST_STEPS = 15, 3_000
 _POOR = 0.8  # guesses of which fewer are right
 
 
@@ -14,13 +14,13 @@ class Budget(NamedTuple):
     """The least that a training must have left to learn from guesses, where these are bad.
 
     Bad guesses are learned like good ones, and it takes time until they are better. They are bad where fewer
-    than 80 % are right (:func:`noisefilter.estimates.guessed_right`). Where networks know wrong labels by
-    heart, to go on with the labels given is no better than guesses are, however few epochs are left.
+    than 80 % are right (:func:`noisefilter.estimates.guessed_right`). Networks that know wrong labels by
+    heart are not meant: what they would learn instead of guesses are these labels.
 
     Attributes
     ----------
     epochs, steps : int
-        As many of either are enough.
+        As many of either are enough. A step is a batch of the warm-up.
     """
 
     epochs: int = 0
@@ -31,13 +31,11 @@ class Budget(NamedTuple):
         poor = by_heart is False and guessed_right < _POOR
         return poor and 0 < epochs < self.epochs and steps < self.steps
 
-    def warn(self, epochs: int, n_believed: int, stacklevel: int) -> None:
+    def warning(self, epochs: int, n_believed: int) -> str:
         """Say that it is too little, and what is done instead."""
-        warnings.warn(
+        return (
             f"max_epochs must leave at least {self.epochs} epochs or {self.steps:,} steps to learn from "
             f"guessed labels, got {epochs}. Plain training on the {n_believed:,} labels believed takes the "
             "place of that. Allow more epochs, or take FilteredClassifier, which does the like; "
-            "least_epochs=0 guesses all the same.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "least_epochs=0 guesses all the same."
         )

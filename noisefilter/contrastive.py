@@ -25,6 +25,7 @@ from noisefilter.scores import scheduled_threshold
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE
 
 _EVAL_BATCH = 1000
+_ALONE = "alone"  # name of a tensor in the state
 _FEWEST_CLEAN = 0.01  # of the rows; fewer, and the threshold stops rising
 _FADING = 0.5  # of earlier epochs, in each
 _RAMP = 9  # n / (n + 9) is the decay that looks back over a tenth of n steps
@@ -216,6 +217,7 @@ class TwoViewNet(Net):
         self.epoch_, self.threshold_, self.last_threshold_, self.frozen_ = -1, 0.0, 0.0, False
         self.held_clean_: Tensor | None = None
         self.held_epochs_ = 0
+        self.alone_ = False
         return n_classes
 
     def hold(self, clean: NDArray[np.bool_], n_epochs: int) -> None:
@@ -226,6 +228,12 @@ class TwoViewNet(Net):
         """
         self.held_clean_ = torch.from_numpy(clean).to(self.groups_.device)
         self.held_epochs_ = n_epochs
+
+    def learn_alone(self, clean: NDArray[np.bool_]) -> None:
+        """Take the rows marked, (n,), for clean from now on, and learn no others, as Jo-SRC-C does."""
+        self.alone_ = True
+        self.learn_from, self.consistency = "clean", 0.0
+        self.hold(clean, self.max_epochs)
 
     def _holds(self) -> bool:
         return self.held_clean_ is not None and self.epoch_ < self.held_epochs_
@@ -241,11 +249,15 @@ class TwoViewNet(Net):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that the epochs to come depend on, the teacher too, as :meth:`Net.state` does."""
         tensors, rest = super().state()
+        if self.alone_ and self.held_clean_ is not None:
+            tensors = {**tensors, _ALONE: self.held_clean_}
         return tensors, {**rest, "teacher_steps": self.teacher_.n_steps}
 
     def load_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Go on from where :meth:`state` was asked for, as :meth:`Net.load_state` does."""
-        super().load_state(tensors, rest)
+        if _ALONE in tensors:
+            self.learn_alone(tensors[_ALONE].cpu().numpy())
+        super().load_state({name: own for name, own in tensors.items() if name != _ALONE}, rest)
         self.teacher_.n_steps = rest["teacher_steps"]
 
     def on_epoch_begin(

@@ -26,7 +26,7 @@ from noisefilter.models import NetModel, build_model, check_outputs
 from noisefilter.net import Net, check_finite_outputs, local_seed
 from noisefilter.progress import Progress
 from noisefilter.scores import log_probability, unpenalized
-from noisefilter.semisupervised import TRAINED, Blends, floored, mixmatch_epoch, passes, ramp
+from noisefilter.semisupervised import TRAINED, Blends, believed, mixmatch_epoch, passes, ramp
 from noisefilter.states import behind, named
 from noisefilter.verdict import Judged
 
@@ -156,7 +156,7 @@ class CoTraining(ABC):
     loss_epochs : int
         How many epochs of losses are kept for :meth:`divided`.
     budget : Budget
-        How many epochs or steps of MixMatch are enough.
+        How many epochs behind the warm-up are enough.
     """
 
     # Arrays, or None, that a trainer keeps from epoch to epoch beside those of this class.
@@ -298,34 +298,35 @@ class CoTraining(ABC):
         losses = [float(net.history[-1]["train_loss"]) for net in self.nets]
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
 
-    def _end_warm_up(self) -> dict[str, float]:
+    def _end_warm_up(self) -> dict[str, Any]:
         """Estimate how many labels are wrong and guesses right, and choose how to go on."""
         self.rate = self._estimated_rate()
-        record = {"estimated_rate": self.rate}
+        record: dict[str, Any] = {"estimated_rate": self.rate}
         if len(self.probe_rows):
             guesses = self.seen_probs().argmax(axis=1)
-            self.guessed_right = estimates.guessed_right(guesses, self.codes, self.probe_rows, self.rate)
+            self.guessed_right = estimates.guessed_right(
+                guesses, self.codes, self.probe_rows, self.rate, self.n_classes
+            )
             record["guessed_right"] = self.guessed_right
-        if self._is_late():
-            self._stay_plain(self.judged())
-        return record
+        return record | self._stay_plain(self.judged()) if self._is_late() else record
 
     def _is_late(self) -> bool:
         left = self.n_epochs - self.warmup_epochs
         n_steps = left * count_batches(len(self.rows), self._batch_size(self.nets[0]))
         return self.budget.is_short(left, n_steps, self.by_heart, self.guessed_right)
 
-    def _stay_plain(self, judged: splits.Split | Judged) -> None:
-        """Let plain training go on to the end, on the labels believed, and say so."""
-        proba = np.where(judged.clean, 1.0, 0.0 if judged.clean_proba is None else judged.clean_proba / 2.0)
-        believed = floored(proba, self.codes, self.n_classes, 0.5, self._labeled_batch(self.nets[0]))
-        self.budget.warn(self.n_epochs - self.warmup_epochs, int(believed.sum()), stacklevel=6)
-        self._train_plainly(believed)
+    def _stay_plain(self, judged: splits.Split | Judged) -> dict[str, Any]:
+        """Let plain training go on to the end, on the labels believed; what is returned says so."""
+        batch = self._labeled_batch(self.nets[0])
+        rows = believed(judged.clean, judged.clean_proba, self.codes, self.n_classes, batch)
+        left = self.n_epochs - self.warmup_epochs
+        self._train_plainly(rows)
+        return {"warning": self.budget.warning(left, int(rows.sum()))}
 
-    def _train_plainly(self, believed: NDArray[np.bool_]) -> None:
+    def _train_plainly(self, rows: NDArray[np.bool_]) -> None:
         self.plain, self.warmup_epochs = True, self.n_epochs
-        self.warmup, self.learned = np.flatnonzero(believed), self.targets
-        self.labeled = np.stack([believed, believed])
+        self.warmup, self.learned = np.flatnonzero(rows), self.targets
+        self.labeled = np.stack([rows, rows])
 
     def _lr(self) -> float:
         return float(self.nets[0]._parameter_groups()[0]["lr"])

@@ -225,12 +225,17 @@ def known_by_heart(
 
 
 def guessed_right(
-    predicted: NDArray[Any], codes: NDArray[Any], probe_rows: NDArray[Any], noise_rate: float
+    predicted: NDArray[Any], codes: NDArray[Any], probe_rows: NDArray[Any], noise_rate: float, n_classes: int
 ) -> float:
-    """Return which share of a network's guesses is right, by rows that were trained under a planted label.
+    r"""Return which share of a network's guesses is right at least, by rows trained under a planted label.
 
-    Their given label was not learned, and is right for all but the noise: the share of them that is predicted
-    as labeled, divided by the share of labels that are right.
+    Their given labels were not learned. If a share g of the guesses is right, and wrong guesses and wrong
+    labels hit any other class alike, the share of guesses that are as labeled is
+
+    .. math:: a = (1 - r)\,g + r\,\frac{1 - g}{K - 1}.
+
+    This is solved for g, with a standard error taken off a, as few rows are planted. A rate that is estimated
+    too high makes g too great, where half of the labels and more are wrong noticeably so.
 
     Parameters
     ----------
@@ -241,15 +246,23 @@ def guessed_right(
     probe_rows : (m,) int array
         Rows whose label was planted, at least one.
     noise_rate : float
-        Share of the given labels that are wrong, in [0, 1).
+        r, the share of the given labels that are wrong, in [0, 1].
+    n_classes : int
+        K.
 
     Returns
     -------
     float
-        In [0, 1].
+        In [0, 1]; 0 where labels are wrong nearly as often as chance would have it, which tells nothing of
+        guesses.
     """
-    as_labeled = (predicted[probe_rows] == codes[probe_rows]).mean()
-    return float(min(1.0, as_labeled / (1.0 - noise_rate)))
+    as_labeled = float((predicted[probe_rows] == codes[probe_rows]).mean())
+    error = np.sqrt(as_labeled * (1.0 - as_labeled) / len(probe_rows))
+    chance = noise_rate / (n_classes - 1)
+    beyond_chance = 1.0 - noise_rate - chance
+    if beyond_chance <= max(error, 1e-9):
+        return 0.0
+    return float(np.clip((as_labeled - error - chance) / beyond_chance, 0.0, 1.0))
 
 
 def estimate_transition(

@@ -149,6 +149,21 @@ def ramp(step: float, start: float, length: float) -> float:
 # --- the division ---------------------------------------------------------------------------------
 
 
+def believed(
+    clean: NDArray[np.bool_],
+    clean_proba: NDArray[np.floating] | None,
+    codes: NDArray[np.integer],
+    n_classes: int,
+    batch_size: int,
+) -> NDArray[np.bool_]:
+    """Return the rows (n,) that a verdict believes, and where these are too few the next likely ones.
+
+    What is too few is said in :func:`floored`.
+    """
+    rejected = 0.0 if clean_proba is None else np.clip(clean_proba, 0.0, 1.0) / 2.0
+    return floored(np.where(clean, 1.0, rejected), codes, n_classes, 0.5, batch_size)
+
+
 def floored(
     clean_proba: NDArray[np.floating],
     codes: NDArray[np.integer],

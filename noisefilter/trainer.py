@@ -57,7 +57,10 @@ class Training(Protocol):
     n_epochs: int
 
     def run_epoch(self, epoch: int, bar: Progress) -> dict[str, float | int | str | None]:
-        """Train one epoch, numbered from 0; returns its record: losses, sizes of sets, thresholds."""
+        """Train one epoch, numbered from 0; returns its record: losses, sizes of sets, thresholds.
+
+        What is named ``warning`` there is no part of it, but said to the user.
+        """
         ...
 
     def cost(self, epoch: int) -> float:
@@ -216,6 +219,9 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         if self.split_epochs is not None:
             rule = "a whole number of at least 1"
             check_number("split_epochs", self.split_epochs, Integral, rule, lambda value: value >= 1)
+        if hasattr(self, "least_epochs"):
+            rule = "a whole number of at least 0"
+            check_number("least_epochs", self.least_epochs, Integral, rule, lambda value: value >= 0)
         if self.channels not in (None, "first", "last"):
             raise ParameterError(f"channels must be 'first', 'last' or None, got {self.channels!r}.")
         if not isinstance(self.checkpoint_dir, str | os.PathLike | None):
@@ -338,7 +344,10 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         with Progress(what, _left(training, start), self.verbose > 0, label=name) as bar:
             while len(run.history) < training.n_epochs:
                 epoch = len(run.history)
-                record = _plain(training.run_epoch(epoch, bar), epoch)
+                record = training.run_epoch(epoch, bar)
+                if "warning" in record:
+                    warnings.warn(str(record.pop("warning")), UserWarning, stacklevel=3)
+                record = _plain(record, epoch)
                 if task.held_out is not None:
                     record["test_accuracy"] = task.held_out.accuracy(training)
                 run.history.append(record)

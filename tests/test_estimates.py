@@ -97,3 +97,34 @@ def test_planted_labels_are_known_by_heart_beyond_chance():
     assert expected < estimates.BY_HEART  # few of few are chance
     assert estimates.known_by_heart(learned, learned, planted, 3) == 1.0
     assert estimates.known_by_heart(predicted, learned, planted[:0], 3) == 0.0
+
+
+@pytest.mark.parametrize(("n_classes", "rate"), [(2, 0.3), (10, 0.4), (10, 0.0)])
+@pytest.mark.parametrize("right", [0.5, 0.9])
+def test_guesses_are_right_as_often_as_planted_rows_say(n_classes, rate, right):
+    rng = np.random.default_rng(0)
+    n = 200_000
+    truth = rng.integers(n_classes, size=n)
+
+    def elsewhere(wrong):
+        return np.where(wrong, (truth + rng.integers(1, n_classes, size=n)) % n_classes, truth)
+
+    codes, predicted = elsewhere(rng.random(n) < rate), elsewhere(rng.random(n) > right)
+    rows = np.arange(0, n, 2)
+    found = estimates.guessed_right(predicted, codes, rows, rate, n_classes)
+    assert found == pytest.approx(right, abs=0.015) and found < right  # a standard error is taken off
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 100])
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.9, 0.99, 1.0])
+def test_guesses_by_chance_are_not_right(n_classes, rate):
+    rng = np.random.default_rng(1)
+    codes, predicted = rng.integers(n_classes, size=(2, 400))
+    # Where nothing but the rate tells chance from knowledge, nothing is claimed.
+    found = estimates.guessed_right(predicted, codes, np.arange(400), rate, n_classes)
+    assert 0.0 <= found < 0.6
+
+
+def test_one_planted_row_says_nothing_wrong():
+    assert estimates.guessed_right(np.array([1, 0]), np.array([1, 1]), np.array([0]), 0.0, 2) == 1.0
+    assert estimates.guessed_right(np.array([1, 0]), np.array([1, 1]), np.array([1]), 0.0, 2) == 0.0

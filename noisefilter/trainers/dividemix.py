@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from noisefilter import splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows, count_batches
-from noisefilter.budgets import Budget
+from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
 from noisefilter.cotraining import CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture_with_separation
@@ -28,7 +28,6 @@ _RAMP_STEPS = 8_000
 _HEAVY, _HEAVY_EPOCHS = 0.85, 5  # from this published rate on, losses of so many epochs are averaged
 _MANY_CLASSES = 20
 _MEMORIZED_LEAST = 0.8
-LEAST_EPOCHS, _LEAST_STEPS = 15, 3_000
 
 
 class DivideMixClassifier(BaseTrainer):
@@ -305,7 +304,7 @@ class DivideMixClassifier(BaseTrainer):
             mixup_alpha=self.mixup_alpha, penalty=self.penalty, ramp_steps=self.ramp_steps,
             weight_average=self.weight_average, probe_rows=probe_rows, probe_codes=probe_codes,
             loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1),
-            budget=Budget(self.least_epochs, _LEAST_STEPS), given=given, trainer=self, **own,
+            budget=Budget(self.least_epochs, LEAST_STEPS), given=given, trainer=self, **own,
         )  # fmt: skip
 
     def _planted(
@@ -343,7 +342,6 @@ def check_mixmatch(trainer: Any) -> None:
     least = ("at least 0 and finite", lambda value: 0 <= value < np.inf)
     for name, kind, rule, holds in (
         ("warmup_epochs", Integral, "a whole number of at least 1", lambda value: value >= 1),
-        ("least_epochs", Integral, "a whole number of at least 0", lambda value: value >= 0),
         ("probes", Real, "in [0, 0.5]", lambda value: 0 <= value <= 0.5),
         ("clean_threshold", Real, "in [0, 1]", lambda value: 0 <= value <= 1),
         ("least_labeled", Real, "in [0, 1]", lambda value: 0 <= value <= 1),

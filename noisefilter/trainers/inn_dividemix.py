@@ -14,7 +14,7 @@ from sklearn.base import clone
 from noisefilter import estimates, scores, splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
-from noisefilter.budgets import Budget
+from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
 from noisefilter.cotraining import CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
 from noisefilter.filters.inn import INNScorer
@@ -36,7 +36,7 @@ __all__ = ["INNDivideMixClassifier"]
 _WARMUP_SHARE, _LONGEST_WARMUP = 6, 30
 _ROUND_SHARE, _LONGEST_ROUND = 12, 9
 _LONGEST_SCORING = 30
-_LEAST_EPOCHS, _LEAST_STEPS = 45, 9_000  # three times DivideMix's: the networks are fresh ones
+_LEAST_EPOCHS, _LEAST_STEPS = 3 * LEAST_EPOCHS, 3 * LEAST_STEPS  # the networks are fresh ones
 _SCORING = ("objective", "feature_network", "n_neighbors", "quadrature", "n_interior", "probes", "verbose")
 
 
@@ -278,7 +278,8 @@ class INNDivideMixClassifier(BaseTrainer):
         """Return what scores the rows first, still without its networks."""
         own = {name: getattr(self, name) for name in _SCORING}
         # The paper's scores are of paths alone. The mean over the epochs is read where guesses are given up.
-        return INNScorer(**own, row_score="probability", average=True, split="beta")
+        average = self.least_epochs > 0 and self.probes != 0
+        return INNScorer(**own, row_score="probability", average=average, split="beta")
 
     def _begin(
         self,
@@ -380,9 +381,8 @@ class _INNDivideMix(CoTraining):
 
     def run_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         """Divide the rows where it is time to, train both networks for an epoch, and look at all rows."""
-        if epoch == 0:
-            self._divide_first()
-        record = super().run_epoch(epoch, bar)
+        found = self._divide_first() if epoch == 0 else {}
+        record = super().run_epoch(epoch, bar) | found
         if self.plain:
             return record
         if self._scores_in(epoch):
@@ -428,26 +428,33 @@ class _INNDivideMix(CoTraining):
 
     # -- step 1 -----------------------------------------------------------------------------------
 
-    def _divide_first(self) -> None:
-        """Divide by the verdict given, or by the scores of two networks trained for that: lines 1 to 5."""
+    def _divide_first(self) -> dict[str, Any]:
+        """Divide by the verdict given, or by the scores of two networks trained for that: lines 1 to 5.
+
+        Returns what the record of the first epoch is to say of it.
+        """
         if self.given is not None:
             self.rate = self._given_rate(self.given)
             proba = self.given.clean_proba
             rejected = np.zeros(len(self.codes)) if proba is None else np.minimum(proba, self.clean_threshold)
             division = self._with_labels(np.where(self.given.clean_mask, 1.0, rejected))
             self.kept = division, division
-            return
+            return {}
         found = [self._first_scores(seed) for seed in self.seeds]
         self.rate = float(np.mean([each.rate for each in found]))
+        record: dict[str, Any] = {"estimated_rate": self.rate}
         if found[0].known_by_heart is not None:
-            self.by_heart = bool(np.mean([each.known_by_heart for each in found]) > estimates.BY_HEART)
+            known = float(np.mean([each.known_by_heart for each in found]))
             self.guessed_right = float(np.mean([each.guessed_right for each in found]))
+            self.by_heart = known > estimates.BY_HEART
+            record |= {"planted_known": known, "guessed_right": self.guessed_right}
         if self._is_late():
             self.rate = float(np.mean([each.blended_rate for each in found]))
-            self._stay_plain(splits.at_rate(np.mean([each.blended for each in found], axis=0), self.rate))
-            return
+            blended = splits.at_rate(np.mean([each.blended for each in found], axis=0), self.rate)
+            return record | {"estimated_rate": self.rate} | self._stay_plain(blended)
         first, second = (self._with_labels(self._by_scores(each.scores).clean_proba) for each in found)
         self.kept = first, second
+        return record
 
     def _given_rate(self, given: Verdict) -> float:
         rate = given.estimated_noise_rate
@@ -470,7 +477,7 @@ class _INNDivideMix(CoTraining):
             guesses, planted = own.argmax(axis=1), signals.probe_rows
             learned = learned_codes(signals, self.codes)
             known = estimates.known_by_heart(guesses, learned, planted, self.n_classes)
-            right = estimates.guessed_right(guesses, self.codes, planted, rate)
+            right = estimates.guessed_right(guesses, self.codes, planted, rate, self.n_classes)
         return _FirstScores(found, rate, blended, blended_rate, known, right)
 
     def _with_labels(self, clean_proba: NDArray[np.float64]) -> Division:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter import estimates, scores
-from noisefilter.base import check_number
 from noisefilter.batches import Rows, count_batches
-from noisefilter.budgets import Budget
+from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
 from noisefilter.contrastive import LEARN_FROM, TwoViewNet
 from noisefilter.errors import ParameterError
 from noisefilter.filters.josrc import JoSRCSelector, look_again
@@ -21,15 +19,13 @@ from noisefilter.inputs import check_labels
 from noisefilter.models import NetModel
 from noisefilter.net import check_finite_outputs
 from noisefilter.progress import Progress
-from noisefilter.states import behind, load_verdict, named, verdict_state
+from noisefilter.semisupervised import believed
 from noisefilter.trained import NetworkFilter, Planted
 from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import Signals, Verdict
 
 __all__ = ["JoSRCClassifier"]
 
-_LEAST_EPOCHS, _LEAST_STEPS = 15, 3_000
-_BELIEVED = "believed."  # in front of the names of tensors in a checkpoint
 _CHOICES = {"learn_from": LEARN_FROM, "predict_with": ("student", "teacher"), "split": ("auto", "paper")}
 
 
@@ -175,7 +171,7 @@ class JoSRCClassifier(BaseTrainer):
         eps_target: float = 0.3,
         eps_js: float = 0.1,
         warmup_epochs: int | None = None,
-        least_epochs: int = _LEAST_EPOCHS,
+        least_epochs: int = LEAST_EPOCHS,
         warmup_threshold: float | None = None,
         final_threshold: float | None = None,
         least_clean: float = 0.5,
@@ -268,14 +264,11 @@ class JoSRCClassifier(BaseTrainer):
         net.set_params(random_state=int(rng.randint(2**31 - 1)), verbose=0)
         training = _JoSRC(net, rows, codes, n_classes, planted=planted, selector=selector, trainer=self)
         if given is not None:
-            training.given = True
             training.hold(given, net.warmup_epochs if self.split_epochs is None else self.split_epochs)
         return training
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        rule = "a whole number of at least 0"
-        check_number("least_epochs", self.least_epochs, Integral, rule, lambda value: value >= 0)
         for name, values in _CHOICES.items():
             if getattr(self, name) not in values:
                 raise ParameterError(f"{name} must be one of {values}, got {getattr(self, name)!r}.")
@@ -306,15 +299,15 @@ class _JoSRC:
         self.target = NetModel(net).begin(rows, planted.trained, n_classes)
         self.n_epochs = int(net.max_epochs)
         self.n_steps = count_batches(len(rows), len(rows) if net.batch_size == -1 else net.batch_size)
-        self.budget = Budget(trainer.least_epochs, _LEAST_STEPS)
+        self.budget = Budget(trainer.least_epochs, LEAST_STEPS)
         self.given = False  # whether there is a verdict to start from
-        self.believed: Verdict | None = None  # by which it goes on where there is no time for other rows
 
     def hold(self, given: Verdict, n_epochs: int) -> None:
         """Believe a verdict for the first epochs, but for rows with planted labels, which it is not about."""
         clean = given.clean_mask.copy()
         clean[self.planted.probes.get("probe_rows", [])] = False
         self.net.hold(clean, n_epochs)
+        self.given = True
 
     def run_epoch(self, epoch: int, bar: Progress) -> dict[str, float | int | str | None]:
         """Train an epoch."""
@@ -324,35 +317,34 @@ class _JoSRC:
         with self._answering():
             self.net.settle_inference(self.rows)  # not by the first rows that somebody asks about
         seen = self.net.history[-1]
-        phase = "supervised" if self.believed is not None else "joint"
+        phase = "supervised" if self.net.alone_ else "joint"
         if epoch < self.net.warm_epochs_:
             phase = "warm-up"
         names = ("threshold", "n_clean", "n_id", "n_ood", "planted_known")
         groups = {name: seen[name] for name in names if name in seen}
         record = {"phase": phase, "loss": seen["train_loss"], **groups, "lr": seen["event_lr"]}
-        if epoch + 1 == self.net.warm_epochs_ and "planted_known" in seen and not self.given:
-            record["guessed_right"] = self._end_warm_up(epoch, seen["planted_known"] > estimates.BY_HEART)
+        if epoch + 1 == self.net.warm_epochs_ < self.n_epochs and "planted_known" in seen and not self.given:
+            record |= self._end_warm_up(epoch, seen["planted_known"] > estimates.BY_HEART)
         return record
 
-    def _end_warm_up(self, epoch: int, by_heart: bool) -> float:
-        """Choose what to learn from; returns which share of the guesses is right."""
+    def _end_warm_up(self, epoch: int, by_heart: bool) -> dict[str, Any]:
+        """Look which share of the guesses is right, and choose what to learn from."""
         signals = self._look()
-        probes, verdict = self.planted.probes["probe_rows"], self._verdict(signals)
-        (probs,) = signals.require("probs")
+        verdict, (probs,) = self._verdict(signals), signals.require("probs")
+        probes, n_classes = self.planted.probes["probe_rows"], probs.shape[1]
         right = estimates.guessed_right(
-            probs.argmax(axis=1), self.codes, probes, verdict.estimated_noise_rate
+            probs.argmax(axis=1), self.codes, probes, verdict.estimated_noise_rate, n_classes
         )
+        record: dict[str, Any] = {"guessed_right": right}
         left = self.n_epochs - epoch - 1
         if self.budget.is_short(left, left * self.n_steps, by_heart, right):
-            self.budget.warn(left, int(verdict.clean_mask.sum()), stacklevel=5)
-            self._learn_alone(verdict)
-        return right
-
-    def _learn_alone(self, verdict: Verdict) -> None:
-        """Learn the labels that a verdict believes to the end, and nothing else."""
-        self.believed = verdict
-        self.net.learn_from, self.net.consistency = "clean", 0.0
-        self.hold(verdict, self.n_epochs)
+            rows = believed(
+                verdict.clean_mask, verdict.clean_proba, self.codes, n_classes, -(-len(probs) // self.n_steps)
+            )
+            rows[probes] = False  # the labels that they are trained under are planted
+            self.net.learn_alone(rows)
+            record["warning"] = self.budget.warning(left, int(rows.sum()))
+        return record
 
     def cost(self, epoch: int) -> float:
         """Return how many steps an epoch has: they take about as long in all of them."""
@@ -360,20 +352,13 @@ class _JoSRC:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return all that the epochs to come and the verdict depend on."""
-        tensors, net = self.net.state()
-        rest: dict[str, Any] = {"net": net, "n_epochs": self.n_epochs, "believed": None}
-        if self.believed is not None:
-            found, rest["believed"] = verdict_state(self.believed)
-            tensors = tensors | named(_BELIEVED, found)
-        return tensors, rest
+        tensors, rest = self.net.state()
+        return tensors, {"net": rest, "n_epochs": self.n_epochs}
 
     def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
         """Go on from where :meth:`state` was asked for."""
+        self.net.load_state(tensors, rest["net"])
         self.n_epochs = rest["n_epochs"]
-        if rest["believed"] is not None:
-            self._learn_alone(load_verdict(behind(_BELIEVED, tensors), rest["believed"]))
-        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_BELIEVED)}
-        self.net.load_state(own, rest["net"])
 
     def predict(self, rows: Rows) -> NDArray[Any]:
         """Return probabilities (m, K), without the smoothing of the labels learned."""
@@ -406,5 +391,4 @@ class _JoSRC:
         with self._answering():
             self.net.settle_inference(self.rows)  # an interrupted epoch left it open
         self.net.end(self.rows, self.target)
-        self.believed = None
         del self.rows, self.codes, self.target, self.planted, self.selector

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from noisefilter.balance import Mixing, class_weights, mixing_plan, supplement
 from noisefilter.base import check_number
 from noisefilter.batches import Rows, count_batches
+from noisefilter.budgets import LEAST_EPOCHS
 from noisefilter.cotraining import CoTraining, Division, pushed, together
 from noisefilter.errors import ParameterError
 from noisefilter.net import Net, derived_seed
@@ -32,7 +33,7 @@ from noisefilter.pretrain import (
 )
 from noisefilter.progress import Progress
 from noisefilter.trained import check_at_least_1, check_positive
-from noisefilter.trainers.dividemix import LEAST_EPOCHS, DivideMixClassifier, _DivideMix, as_published_rate
+from noisefilter.trainers.dividemix import DivideMixClassifier, _DivideMix, as_published_rate
 from noisefilter.variation import (
     BETA_RULES,
     adapted,

@@ -14,7 +14,7 @@ from torch import nn
 import noisefilter.budgets as budgets
 import noisefilter.cotraining as cotraining
 import noisefilter.trainers.inn_dividemix as inn_dividemix
-from noisefilter import INNDivideMixClassifier, INNScorer, Net, plant_noise
+from noisefilter import INNDivideMixClassifier, INNScorer, Net, estimates, plant_noise
 from noisefilter.batches import ArrayRows
 from noisefilter.errors import ParameterError
 from noisefilter.metrics import clean_auc
@@ -159,7 +159,9 @@ def test_a_row_that_is_labeled_for_want_of_others_counts_no_more_than_it_is_beli
 def test_the_first_scores_are_those_of_two_inn_scorers(probes):
     settings = {"objective": "mixup", "feature_network": "own", "n_neighbors": 5}
     settings |= {"quadrature": "trapezoid", "n_interior": 9, "probes": probes}
-    run = training(estimator=small(random_state=5), max_epochs=None, scoring_epochs=3, **settings)
+    run = training(
+        estimator=small(random_state=5), max_epochs=None, scoring_epochs=3, least_epochs=9, **settings
+    )
     X, codes = blobs()
     found = []
     for seed in run.seeds:
@@ -172,14 +174,24 @@ def test_the_first_scores_are_those_of_two_inn_scorers(probes):
             warnings.simplefilter("ignore")  # the components may hardly separate
             scorer.fit(X, codes)
         score, rate, blended, blended_rate, known, right = run._first_scores(seed)
-        judge = INNScorer(scorer.estimator, **settings)  # as it judges by default
+        judge = INNScorer(
+            scorer.estimator, average=probes > 0, keep_signals=True, **settings
+        )  # as it judges by default
         judge._seed = scorer._seed
         judge.fit(X, codes)
         np.testing.assert_allclose(blended, judge.scores_)
         assert blended_rate == pytest.approx(judge.verdict_.estimated_noise_rate)
         assert np.array_equal(score, scorer.scores_)
         assert 0 <= rate < 1
-        assert (known, right) == (None, 1.0) if not probes else -1 < known < 1 and 0 < right <= 1.0
+        if probes:
+            signals = judge.fit(X, codes).signals_
+            guesses, rows = signals.probs.argmax(axis=1), signals.probe_rows
+            learned = codes.copy()
+            learned[rows] = signals.probe_codes
+            assert known == pytest.approx(estimates.known_by_heart(guesses, learned, rows, 3))
+            assert right == pytest.approx(estimates.guessed_right(guesses, codes, rows, rate, 3))
+        else:
+            assert (known, right) == (None, 1.0)
         found.append(score)
     assert not np.array_equal(*found)
 
@@ -204,7 +216,8 @@ def watched(monkeypatch):
         blocks = np.arange(60) // 6 % 2 == number - 1
         found = np.where(blocks, 0.9, 0.1) + np.linspace(0, 0.09, 60)
         known, right = seen.get("known"), seen.get("right", 1.0)
-        return inn_dividemix._FirstScores(found, 0.1 * number, found, 0.1 * number, known, right)
+        blended, blended_rate = found[::-1], 0.15 * number
+        return inn_dividemix._FirstScores(found, 0.1 * number, blended, blended_rate, known, right)
 
     def scored(self, which):
         seen["scored"].append((self.n_epochs_seen, which))
@@ -311,19 +324,20 @@ def test_with_few_epochs_both_networks_are_trained_plainly_on_the_labels_believe
     watched |= {"known": 0.05, "right": 0.7}
     run = training(least_epochs=9, n_neighbors=4, batch_size=16)
     bar = Bar()
-    with pytest.warns(UserWarning, match=r"at least 9 epochs or 9,000 steps to learn .*, got 8\."):
-        records = [run.run_epoch(0, bar)]
-    # Where one network is sure the other is not: their mean is as the rows are numbered.
-    believed = np.arange(60) >= 9
-    assert np.array_equal(run.labeled, [believed, believed])  # all but 15 %
+    records = [run.run_epoch(0, bar)]
+    assert "at least 9 epochs or 9,000 steps to learn from guessed labels, got 8." in records[0]["warning"]
+    # Where one network is sure the other is not: their mean is as the rows are numbered, from behind.
+    believed = np.arange(60) < 47
+    assert np.array_equal(run.labeled, [believed, believed])  # all but 22.5 %, the mean of both
+    told = {"estimated_rate": 0.225, "planted_known": 0.05, "guessed_right": 0.7}
+    assert {name: records[0][name] for name in told} == pytest.approx(told)
     assert bar.cost == pytest.approx(run.cost(0)) == pytest.approx(run.cost(3))  # no scoring
     records += [run.run_epoch(epoch, Bar()) for epoch in range(1, 8)]
     assert {record["phase"] for record in records} == {"supervised"} and not watched["learned"]
-    assert records[-1]["n_labeled_2"] == 51 and np.array_equal(run.warmup, np.flatnonzero(believed))
-    assert not watched["scored"] and run.rate == pytest.approx(0.15)
+    assert records[-1]["n_labeled_2"] == 47 and np.array_equal(run.warmup, np.flatnonzero(believed))
+    assert not watched["scored"] and run.rate == pytest.approx(0.225)
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("known", "right", "least"),
     [(0.2, 0.7, 9), (None, 0.7, 9), (0.05, 0.8, 9), (0.05, 0.7, 8), (0.05, 0.7, 0)],

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,15 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 import noisefilter.budgets as budgets
-from noisefilter import JoSRCClassifier, JoSRCSelector, Net, SmallLossSelector, plant_noise, scores
+from noisefilter import (
+    JoSRCClassifier,
+    JoSRCSelector,
+    Net,
+    SmallLossSelector,
+    estimates,
+    plant_noise,
+    scores,
+)
 from noisefilter.batches import ArrayRows
 from noisefilter.contrastive import TwoViewNet
 from noisefilter.errors import InputTypeError, ParameterError, TrainingDivergedError
@@ -294,9 +303,10 @@ def test_with_few_epochs_left_it_goes_on_with_the_labels_believed(poor, blobs, m
     n_clean = np.delete(believed.clean_mask, planted).sum()
     later = [(record["n_clean"], record["threshold"]) for record in model.history_[3:]]
     assert later == [(n_clean, None)] * 3 and n_clean < len(blobs.y) - len(planted)
-    assert model._fitted.training.net.consistency == 0.0  # as Jo-SRC-C
-    as_labeled = np.mean(signals.probs.argmax(axis=1)[planted] == codes[planted])
-    expected = min(1.0, as_labeled / (1 - believed.estimated_noise_rate))
+    net = model._fitted.training.net
+    assert (net.learn_from, net.consistency) == ("clean", 0.0)  # as Jo-SRC-C
+    rate = believed.estimated_noise_rate
+    expected = estimates.guessed_right(signals.probs.argmax(axis=1), codes, planted, rate, 3)
     assert [record.get("guessed_right") for record in model.history_[:3]] == [None, None, expected]
 
 
@@ -315,6 +325,40 @@ def test_other_rows_are_learned_where_epochs_are_left_or_nobody_knows(poor, blob
     model = short(**LATE | parameters)
     phases = [record["phase"] for record in model.fit(blobs.X, blobs.y).history_]
     assert phases == ["warm-up"] * 3 + ["joint"] * 3
+
+
+@pytest.mark.filterwarnings("ignore:max_epochs must leave")
+def test_labels_learned_by_heart_and_many_steps_are_no_short_training(poor, blobs, monkeypatch):
+    def phases():
+        model = short(**LATE, batch_size=16).fit(blobs.X, blobs.y)
+        return {record["phase"] for record in model.history_}
+
+    assert phases() == {"warm-up", "supervised"}
+    monkeypatch.setattr(josrc, "LEAST_STEPS", 3 * -(-300 // 16))  # of the epochs that are left
+    assert phases() == {"warm-up", "joint"}
+    monkeypatch.setattr(josrc, "LEAST_STEPS", 3 * -(-300 // 16) + 1)
+    assert phases() == {"warm-up", "supervised"}
+    monkeypatch.setattr(estimates, "BY_HEART", -2.0)
+    assert phases() == {"warm-up", "joint"}
+
+
+@pytest.mark.filterwarnings("ignore:max_epochs must leave")
+def test_no_class_is_left_out_where_few_labels_are_believed(poor, blobs, monkeypatch):
+    own = josrc._JoSRC._verdict
+
+    def verdict(self, signals):
+        found = own(self, signals)
+        return replace(found, partition=np.where(found.labels == 0, ID_NOISE, found.partition))
+
+    monkeypatch.setattr(josrc._JoSRC, "_verdict", verdict)
+    learned, alone = [], TwoViewNet.learn_alone
+    monkeypatch.setattr(
+        TwoViewNet, "learn_alone", lambda self, rows: learned.append(rows) or alone(self, rows)
+    )
+    model = short(**LATE).fit(blobs.X, blobs.y)
+    codes = np.unique(blobs.y, return_inverse=True)[1]
+    counts = np.bincount(codes[learned[0]], minlength=3)
+    assert 0 < counts.min() <= 5 and len(model.history_) == 6
 
 
 @pytest.mark.filterwarnings("ignore:max_epochs must leave")
