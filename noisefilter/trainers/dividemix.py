@@ -138,8 +138,11 @@ class DivideMixClassifier(BaseTrainer):
     for that epoch. ``history_`` has how many change, ``changed_1`` in what the first network learns from,
     and how many of both divisions were refused so.
 
-    Where a division believes every label an epoch is supervised alone, and ``history_`` calls it so. The rate
-    is estimated by two constants that were read off :class:`noisefilter.INNScorer`'s probabilities.
+    Where a division believes every label, or there is no time for guesses (`least_epochs`), an epoch is
+    supervised alone, and ``history_`` calls it so. The last epoch of the warm-up has ``estimated_rate``, the
+    share of wrong labels, and ``guessed_right`` (:func:`noisefilter.estimates.guessed_right`). The rate is
+    estimated by two constants that were read off :class:`noisefilter.INNScorer`'s probabilities. Without
+    guesses there is no moving average of the weights, and the verdict is made of all epochs.
 
     The verdict does not follow the last division, which on clean data divides all the same. Its scores are
     corrected log-odds of the given label (:func:`noisefilter.estimates.corrected_log_odds`) in the
@@ -151,10 +154,11 @@ class DivideMixClassifier(BaseTrainer):
     planted labels, which ends before they are learned; the confidence penalty for all noise, with
     probabilities read without it (:func:`noisefilter.scores.unpenalized`); milder mixtures; a ramp that
     counts steps; moving averages of the weights; guesses in evaluation mode; floors for both sets
-    (:func:`noisefilter.semisupervised.floored`), a least number of labels, and no division that turns most
-    rows over; a mixture that is fitted to the end, and where it finds no two hills (Ashman's D < 1) a
-    division by the rank of the losses at the estimated rate; the small networks. Others that stay: Nesterov
-    momentum, and a ramp of 6,250 steps, which are 16 epochs on CIFAR with half of the rows labeled.
+    (:func:`noisefilter.semisupervised.floored`), a least number of labels, no division that turns most rows
+    over, and no guesses where they are bad and epochs few; a mixture that is fitted to the end, and where it
+    finds no two hills (Ashman's D < 1) a division by the rank of the losses at the estimated rate; the small
+    networks. Others that stay: Nesterov momentum, and a ramp of 6,250 steps, which are 16 epochs on CIFAR
+    with half of the rows labeled.
 
     References
     ----------

@@ -156,13 +156,14 @@ class INNDivideMixClassifier(BaseTrainer):
     that memorize then finds hardly a wrong label, though the divisions work.
 
     Deviations from Algorithm D.1, undone by :meth:`as_published` where they are parameters: planted labels;
-    features of f itself; cross-entropy instead of mixup; two Gauss points instead of ten trapezoids; shorter
-    steps; milder mixtures; a ramp that counts steps; moving averages of the weights; the small networks. Kept
-    by it: the labels of the first step are refined by nobody, but a row that is labeled only because too few
-    are (:func:`noisefilter.semisupervised.floored`) counts no more than it is believed; a label with
-    :math:`w_i` of exactly the threshold is not believed, as the text has it where the algorithm prints
-    :math:`\ge`; the mixture is fitted to the end, and where it finds no two hills (Ashman's D < 1) the rank
-    of the scores divides at the estimated rate; guesses are made in evaluation mode; Nesterov momentum.
+    no guesses where they are bad and epochs few; features of f itself; cross-entropy instead of mixup; two
+    Gauss points instead of ten trapezoids; shorter steps; milder mixtures; a ramp that counts steps; moving
+    averages of the weights; the small networks. Kept by it: the labels of the first step are refined by
+    nobody, but a row that is labeled only because too few are (:func:`noisefilter.semisupervised.floored`)
+    counts no more than it is believed; a label with :math:`w_i` of exactly the threshold is not believed, as
+    the text has it where the algorithm prints :math:`\ge`; the mixture is fitted to the end, and where it
+    finds no two hills (Ashman's D < 1) the rank of the scores divides at the estimated rate; guesses are made
+    in evaluation mode; Nesterov momentum.
 
     References
     ----------

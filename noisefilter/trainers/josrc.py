@@ -132,16 +132,17 @@ class JoSRCClassifier(BaseTrainer):
     Notes
     -----
     Cost: two forward and backward passes a row and epoch, and after the warm-up as many forward passes of the
-    teacher; four passes over all rows for the verdict.
+    teacher; four passes over all rows for the verdict, and as many when a warm-up with planted labels ends.
 
     ``history_`` has, for each epoch, ``phase``, ``loss``, ``threshold``, the sizes of the three groups
     ``n_clean``, ``n_id`` and ``n_ood``, and ``lr``; in the warm-up also ``planted_known``, the share of
-    planted labels that are known by heart (:func:`noisefilter.estimates.known_by_heart`). While the verdict
-    of a filter is held, no threshold decides, and it is None.
+    planted labels that are known by heart (:func:`noisefilter.estimates.known_by_heart`), and in its last
+    epoch ``guessed_right`` (:func:`noisefilter.estimates.guessed_right`). While a verdict is held, that of a
+    filter or where there is no time for guesses its own, no threshold decides, and it is None.
 
-    Deviations from the paper are those of :class:`noisefilter.JoSRCSelector`, which are listed there;
-    :meth:`as_published` undoes those that are parameters. Planted rows are never among the clean rows of
-    a filter before, which would have rejected nearly all of them had it seen their labels.
+    Deviations from the paper are those of :class:`noisefilter.JoSRCSelector`, which are listed there, and
+    `least_epochs`; :meth:`as_published` undoes those that are parameters. Planted rows are never among the
+    clean rows of a filter before, which would have rejected nearly all of them had it seen their labels.
 
     References
     ----------

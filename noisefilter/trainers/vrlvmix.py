@@ -148,8 +148,8 @@ class VRLVMixClassifier(DivideMixClassifier):
         ``False`` leaves the variation out: both networks read the sizes of losses (Table IV).
     window : int, default=10
         :math:`\tau`, how many of the last changes of the loss count, at least 2. Until so many were recorded
-        there is no variation to speak of, and both networks read the sizes of losses. The paper does not
-        give it.
+        there is no variation to speak of, and both networks read the sizes of losses; a training of no more
+        epochs never reads it. The paper does not give it.
     clean_share : {"falling", "first", "current"}, default="falling"
         The share :math:`\rho` of rows believed clean, which makes :math:`V_c` and the share of each class.
         ``"first"`` is the share of small losses when the warm-up is over, mean of both networks;

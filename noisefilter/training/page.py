@@ -163,7 +163,7 @@ def _curves(trained: Trained) -> list[dict[str, Any]]:
     losses = [name for name in names if "loss" in name]
     if losses:
         says = "Mean over the steps of an epoch, on the training rows."
-        if start and "labeled_loss" not in history[0]:
+        if start and _guesses(history) and "labeled_loss" not in history[0]:
             says += " After the warm-up the loss is another one, so the two parts cannot be compared."
         curves.append({
             "title": "Losses",
@@ -183,7 +183,8 @@ def _sizes(trained: Trained, names: Sequence[str], start: int | None) -> dict[st
         level = float(np.sum(trained.report.verdict.labels == source.truth)), "right labels"
     says = f"How the {n_rows:,} training rows are divided in each epoch."
     if any(name.startswith(_KEPT) for name in names):
-        says = f"How many of {n_rows:,} labels are kept in each epoch; the other rows are guessed."
+        others = "guessed" if _guesses(trained.history) else "left out"
+        says = f"How many of {n_rows:,} labels are kept in each epoch; the other rows are {others}."
     return {
         "title": "Rows in each set",
         "says": says,
@@ -247,6 +248,11 @@ def _count(value: float) -> str:
 
 def _share(part: float, whole: float) -> str:
     return percent(part / whole) if whole else "–"
+
+
+def _guesses(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether any epoch learned from more than labels."""
+    return any(record.get("phase") not in ("warm-up", "supervised") for record in history)
 
 
 def _start(history: Sequence[Mapping[str, Any]]) -> int | None:
