@@ -17,7 +17,7 @@ from noisefilter.errors import ParameterError
 from noisefilter.filters.josrc import JoSRCSelector, look_again
 from noisefilter.inputs import check_labels
 from noisefilter.models import NetModel
-from noisefilter.net import check_finite_outputs
+from noisefilter.net import check_finite_loss, check_finite_outputs
 from noisefilter.progress import Progress
 from noisefilter.semisupervised import believed
 from noisefilter.trained import NetworkFilter, Planted
@@ -324,6 +324,7 @@ class _JoSRC:
         names = ("threshold", "n_clean", "n_id", "n_ood", "planted_known")
         groups = {name: seen[name] for name in names if name in seen}
         record = {"phase": phase, "loss": seen["train_loss"], **groups, "lr": seen["event_lr"]}
+        check_finite_loss(seen["train_loss"], epoch)  # before the rows are judged by it
         if epoch + 1 == self.net.warm_epochs_ < self.n_epochs and "planted_known" in seen and not self.given:
             record |= self._end_warm_up(epoch, seen["planted_known"] > estimates.BY_HEART)
         return record

@@ -209,7 +209,9 @@ def test_labels_to_test_on_are_called_as_those_to_train_on(run, tmp_path, fits):
     frame.to_csv(tmp_path / "train.csv", index=False)
     frame[frame["label"] == "2"].to_csv(tmp_path / "test.csv", index=False)  # a number, for all it knows
     args = ("--test", tmp_path / "test.csv", "--out", tmp_path / "t", *SHORT, "--quiet")
-    assert run("train", tmp_path / "train.csv", *args) == (0, "", "")
+    code, out, err = run("train", tmp_path / "train.csv", *args)
+    assert (code, out) == (0, "")
+    assert err.startswith("Note: max_epochs must leave at least 15 epochs")  # nothing can be learned here
     assert fits[0][3][1].tolist() == ["2"] * 20
 
 

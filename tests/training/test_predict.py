@@ -103,7 +103,7 @@ def test_new_rows_of_a_table_are_read_like_those_of_the_training(run, tmp_path, 
     how = {"categorical": ["code"], "missing": ["?"]}
     options = ("--categorical", "code", "--missing", "?", "--drop", "id")
     code, _, err = run("train", tmp_path / "old.csv", "--out", tmp_path / "t", *options, *SHORT)
-    assert (code, err) == (0, "")
+    assert code == 0 and err.startswith("Note: max_epochs must leave at least 15 epochs")  # labels by chance
     new_source = ("predict", tmp_path / "t", tmp_path / "new.csv")
     assert run(*new_source, "--out", tmp_path / "p.csv", "--quiet") == (0, "", "")
 
