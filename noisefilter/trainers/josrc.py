@@ -13,11 +13,11 @@ from noisefilter import estimates, scores
 from noisefilter.batches import Rows, count_batches
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
 from noisefilter.contrastive import LEARN_FROM, TwoViewNet
-from noisefilter.errors import ParameterError
+from noisefilter.errors import ParameterError, TrainingDivergedError
 from noisefilter.filters.josrc import JoSRCSelector, look_again
 from noisefilter.inputs import check_labels
 from noisefilter.models import NetModel
-from noisefilter.net import check_finite_loss, check_finite_outputs
+from noisefilter.net import check_finite_outputs
 from noisefilter.progress import Progress
 from noisefilter.semisupervised import believed
 from noisefilter.trained import NetworkFilter, Planted
@@ -324,14 +324,16 @@ class _JoSRC:
         names = ("threshold", "n_clean", "n_id", "n_ood", "planted_known")
         groups = {name: seen[name] for name in names if name in seen}
         record = {"phase": phase, "loss": seen["train_loss"], **groups, "lr": seen["event_lr"]}
-        check_finite_loss(seen["train_loss"], epoch)  # before the rows are judged by it
         if epoch + 1 == self.net.warm_epochs_ < self.n_epochs and "planted_known" in seen and not self.given:
             record |= self._end_warm_up(epoch, seen["planted_known"] > estimates.BY_HEART)
         return record
 
     def _end_warm_up(self, epoch: int, by_heart: bool) -> dict[str, Any]:
         """Look which share of the guesses is right, and choose what to learn from."""
-        signals = self._look()
+        try:
+            signals = self._look()
+        except TrainingDivergedError:
+            return {}  # the loss, of this epoch or of the next, says which epoch it was
         verdict, (probs,) = self._verdict(signals), signals.require("probs")
         probes, n_classes = self.planted.probes["probe_rows"], probs.shape[1]
         right = estimates.guessed_right(

@@ -105,6 +105,16 @@ def test_losses_of_the_warm_up_are_told_apart_where_they_are_others():
     assert says not in training_data(trained(history=same))["curves"][1]["says"]
 
 
+def test_rows_that_nobody_guesses_are_not_called_guessed():
+    sizes = {"n_labeled_1": 60, "n_labeled_2": 60}
+    plain = [*WARM, *({"epoch": 2 + k, "phase": "supervised", "loss": 0.5, **sizes} for k in (1, 2))]
+    for history, said, silent in ((plain, "left out", "guessed"), ((*WARM, *MIXED), "guessed", "left out")):
+        curves = training_data(trained(history=history))["curves"]
+        says = {curve["title"]: curve["says"] for curve in curves}
+        assert said in says["Rows in each set"] and silent not in says["Rows in each set"]
+        assert ("cannot be compared" in says["Losses"]) is (said == "guessed")
+
+
 def test_figures_show_what_was_recorded():
     curves = {curve["title"]: curve["svg"] for curve in training_data(trained())["curves"]}
     assert list(curves) == ["Test accuracy", "Losses", "Rows in each set"]
