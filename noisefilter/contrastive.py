@@ -21,11 +21,14 @@ from noisefilter.batches import Rows, in_order, picked
 from noisefilter.errors import ParameterError
 from noisefilter.net import Net, caught_features, check_finite_outputs, first_output, local_seed
 from noisefilter.networks import SevenLayerCNN
+from noisefilter.rewind import EarlyStates
 from noisefilter.scores import scheduled_threshold
+from noisefilter.states import behind, named
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE
 
 _EVAL_BATCH = 1000
-_ALONE = "alone"  # name of a tensor in the state
+_HELD = "held"  # name of a tensor in the state
+_EARLY = "early."  # in front of the names of others
 _FEWEST_CLEAN = 0.01  # of the rows; fewer, and the threshold stops rising
 _FADING = 0.5  # of earlier epochs, in each
 _RAMP = 9  # n / (n + 9) is the decay that looks back over a tenth of n steps
@@ -133,8 +136,9 @@ class TwoViewNet(Net):
         left out of both losses, whose means are over the rows left in.
     planted_rows : (m,) int array, optional
         Rows whose label is a wrong one, planted. When these begin to be learned by heart
-        (:func:`noisefilter.estimates.known_by_heart`), looked at after each epoch, the warm-up ends, and the
-        threshold goes on from `warmup_threshold`.
+        (:func:`noisefilter.estimates.known_by_heart`), looked at after each epoch, the warm-up ends, the
+        network and its teacher go back to what they were after about half of these epochs
+        (:class:`noisefilter.rewind.EarlyStates`), and the threshold goes on from `warmup_threshold`.
 
     Attributes
     ----------
@@ -217,7 +221,8 @@ class TwoViewNet(Net):
         self.epoch_, self.threshold_, self.last_threshold_, self.frozen_ = -1, 0.0, 0.0, False
         self.held_clean_: Tensor | None = None
         self.held_epochs_ = 0
-        self.alone_ = False
+        self.held_on_ = self.alone_ = False
+        self.early_ = EarlyStates()
         return n_classes
 
     def hold(self, clean: NDArray[np.bool_], n_epochs: int) -> None:
@@ -230,10 +235,15 @@ class TwoViewNet(Net):
         self.held_epochs_ = n_epochs
 
     def learn_alone(self, clean: NDArray[np.bool_]) -> None:
-        """Take the rows marked, (n,), for clean from now on, and learn no others, as Jo-SRC-C does."""
+        """Take the rows marked, (n,), for clean to the end, and learn no others, as Jo-SRC-C does."""
         self.alone_ = True
         self.learn_from, self.consistency = "clean", 0.0
+        self.hold_on(clean)
+
+    def hold_on(self, clean: NDArray[np.bool_]) -> None:
+        """Take the rows marked, (n,), for clean to the end, and no others; :meth:`state` remembers them."""
         self.hold(clean, self.max_epochs)
+        self.held_on_ = True
 
     def _holds(self) -> bool:
         return self.held_clean_ is not None and self.epoch_ < self.held_epochs_
@@ -241,24 +251,38 @@ class TwoViewNet(Net):
     def end(self, rows: Rows, codes: Tensor) -> None:
         """Close a training that :meth:`begin` opened, and let go of what it needed; see :meth:`Net.end`."""
         super().end(rows, codes)
-        del self.warm_sum_, self.likelihoods_, self.held_clean_, self.predicted_
+        del self.warm_sum_, self.likelihoods_, self.held_clean_, self.predicted_, self.early_
 
     def _parts(self) -> dict[str, nn.Module]:
         return {**super()._parts(), "teacher": self.teacher_.module}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all that the epochs to come depend on, the teacher too, as :meth:`Net.state` does."""
-        tensors, rest = super().state()
-        if self.alone_ and self.held_clean_ is not None:
-            tensors = {**tensors, _ALONE: self.held_clean_}
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what steps have changed, of the teacher too, as :meth:`Net.snapshot` does."""
+        tensors, rest = super().snapshot()
         return tensors, {**rest, "teacher_steps": self.teacher_.n_steps}
+
+    def go_back(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Be what :meth:`snapshot` was asked for, as :meth:`Net.go_back` does."""
+        super().go_back(tensors, rest)
+        self.teacher_.n_steps = rest["teacher_steps"]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the epochs to come depend on, earlier states too, as :meth:`Net.state` does."""
+        tensors, rest = super().state()
+        early, early_rest = self.early_.state()
+        tensors = tensors | named(_EARLY, early)
+        if self.held_on_ and self.held_clean_ is not None:
+            tensors[_HELD] = self.held_clean_
+        return tensors, {**rest, "alone": self.alone_, "early": early_rest}
 
     def load_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Go on from where :meth:`state` was asked for, as :meth:`Net.load_state` does."""
-        if _ALONE in tensors:
-            self.learn_alone(tensors[_ALONE].cpu().numpy())
-        super().load_state({name: own for name, own in tensors.items() if name != _ALONE}, rest)
-        self.teacher_.n_steps = rest["teacher_steps"]
+        if _HELD in tensors:
+            hold = self.learn_alone if rest["alone"] else self.hold_on
+            hold(tensors[_HELD].cpu().numpy())
+        self.early_.load_state(behind(_EARLY, tensors), rest["early"])
+        own = {name: t for name, t in tensors.items() if name != _HELD and not name.startswith(_EARLY)}
+        super().load_state(own, rest)
 
     def on_epoch_begin(
         self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kw: Any
@@ -292,7 +316,10 @@ class TwoViewNet(Net):
         super().on_epoch_end(net, dataset_train, dataset_valid, **kw)
 
     def _watch(self, planted_rows: NDArray[np.int64], rows: Rows, codes: Tensor) -> None:
-        """Look at the planted labels at the end of an epoch, and end the warm-up where they are learned."""
+        """Look at the planted labels at the end of an epoch; where they are learned, end the warm-up.
+
+        From then on the network is what it was after about half of it.
+        """
         planted = picked(rows, planted_rows)
         with self.evaluating():
             seen = [self.outputs(planted.take(index)) for index in in_order(planted, _EVAL_BATCH)]
@@ -302,8 +329,16 @@ class TwoViewNet(Net):
         n_classes = len(self.limits_)
         known = estimates.known_by_heart(predicted, codes.cpu().numpy(), planted_rows, n_classes)
         self.history.record("planted_known", known)
+        n_epochs = self.epoch_ + 1
         if known > estimates.BY_HEART:
-            self.warm_epochs_ = self.epoch_ + 1
+            self.warm_epochs_ = n_epochs
+            earlier = self.early_.half_of(n_epochs)
+            if earlier is not None:
+                self.go_back(*earlier)
+        if n_epochs < self.warm_epochs_:
+            self.early_.keep(n_epochs, self.snapshot)
+        else:
+            self.early_.forget()
 
     def _set_limits(self, codes: Tensor) -> None:
         """Note the likelihood that the wanted share of each class has reached in this epoch."""

@@ -462,10 +462,8 @@ class Net(NeuralNetClassifier):
         self.bfloat16_inference_ = None
         return self.generator_.manual_seed(int(seed))
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all that the epochs to come depend on, between :meth:`begin` and :meth:`end`.
-
-        Not in it: what callbacks remember, and generators, for :meth:`reseed` makes them anew.
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what steps have changed, between :meth:`begin` and :meth:`end`, for :meth:`go_back`.
 
         Returns
         -------
@@ -479,24 +477,16 @@ class Net(NeuralNetClassifier):
         for name in self._optimizers:
             found, optimizers[name] = optimizer_state(getattr(self, name + "_"))
             tensors |= named(name + ".", found)
-        recorder = self._running.recorder
-        plain = (bool, int, float, str, type(None))
-        rest = {
-            "tensors": sorted(tensors),
-            "optimizers": optimizers,
-            "values": {name: getattr(self, name) for name in self._kept_values},
-            "recorded": {"epoch": recorder.epoch, "rates": list(recorder.rates)},
-            "history": [{k: v for k, v in row.items() if isinstance(v, plain)} for row in self.history],
-        }
+        rest = {"tensors": sorted(tensors), "optimizers": optimizers}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}, rest
 
-    def load_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-        """Go on from where :meth:`state` was asked for; call it behind :meth:`begin`, with equal parameters.
+    def go_back(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Be what :meth:`snapshot` was asked for; epochs go on being counted, and history is not undone.
 
         Parameters
         ----------
         tensors, rest
-            As :meth:`state` returned them; tensors may lie on any device, ``rest`` may have been JSON.
+            As :meth:`snapshot` returned them; tensors may lie on any device, ``rest`` may have been JSON.
 
         Raises
         ------
@@ -513,6 +503,32 @@ class Net(NeuralNetClassifier):
             part.load_state_dict(behind(name + ".", tensors))
         for name, tensor in self._kept().items():
             tensor.copy_(tensors[name])
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the epochs to come depend on, between :meth:`begin` and :meth:`end`.
+
+        Not in it: what callbacks remember, and generators, for :meth:`reseed` makes them anew.
+
+        Returns
+        -------
+        tensors, rest
+            As of :meth:`snapshot`.
+        """
+        tensors, rest = self.snapshot()
+        recorder = self._running.recorder
+        plain = (bool, int, float, str, type(None))
+        return tensors, rest | {
+            "values": {name: getattr(self, name) for name in self._kept_values},
+            "recorded": {"epoch": recorder.epoch, "rates": list(recorder.rates)},
+            "history": [{k: v for k, v in row.items() if isinstance(v, plain)} for row in self.history],
+        }
+
+    def load_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state` was asked for; call it behind :meth:`begin`, with equal parameters.
+
+        Parameters and errors are those of :meth:`go_back`.
+        """
+        self.go_back(tensors, rest)
         for name in self._kept_values:
             setattr(self, name, rest["values"][name])
         recorder = self._running.recorder

@@ -332,10 +332,42 @@ def test_a_warm_up_ends_when_planted_labels_are_known_by_heart(blobs):
     assert thresholds[net.warm_epochs_] == 0.8
     assert thresholds[-1] == pytest.approx(0.8 + late * 0.13)
     expected = np.zeros((100, 3))
+    half = max(n for n in (1, 2, 3, 4, 6, 8) if n <= net.warm_epochs_ / 2)
     for epoch, index, probs in net.seen:
-        if epoch < net.warm_epochs_:
-            expected[index.numpy()] += probs.numpy() * 0.5 ** (net.warm_epochs_ - 1 - epoch)
+        if epoch < half:
+            expected[index.numpy()] += probs.numpy() * 0.5 ** (half - 1 - epoch)
     np.testing.assert_allclose(net.warm_probs(), expected / expected.sum(1, keepdims=True), atol=1e-6)
+
+
+def driven(net, data, epochs):
+    for epoch in epochs:
+        with net.drawing(epoch):
+            net.run_epoch(*data, epoch)
+
+
+@pytest.mark.parametrize("taken_up", [False, True])
+def test_a_network_that_knows_planted_labels_goes_back_to_half_of_its_warm_up(blobs, monkeypatch, taken_up):
+    codes, rows = planted(blobs)
+    data = ArrayRows(torch.from_numpy(blobs.X)), torch.from_numpy(codes)
+    settings = {"planted_rows": rows, "max_epochs": 9, "warmup_epochs": 8, "optimizer__momentum": 0.9}
+    net, half = (make(**settings).initialize() for _ in range(2))
+    for each in (net, half):
+        each.begin(*data)
+    driven(half, data, range(2))
+    driven(net, data, range(4))
+    if taken_up:
+        net, saved = make(**settings).initialize(), net.state()
+        net.begin(*data)
+        net.load_state(*saved)
+    monkeypatch.setattr(estimates, "BY_HEART", -2.0)  # in the fifth epoch
+    driven(net, data, [4])
+    assert net.warm_epochs_ == 5 and len(net.history) == 5 and net.early_.state() == ({}, {})
+    (own, rest), (wanted, others) = net.snapshot(), half.snapshot()
+    assert own.keys() == wanted.keys() and "optimizer.0.momentum_buffer" in own and rest == others
+    for name, tensor in own.items():  # of the teacher and the sums, too
+        assert torch.equal(tensor, wanted[name]), name
+    driven(net, data, [5])
+    assert net.history[-1, "threshold"] == 0.8  # epochs go on being counted
 
 
 def test_a_warm_up_that_has_ended_stays_so_in_a_training_taken_up_again(blobs):

@@ -36,6 +36,7 @@ FLOORS = (
         "inputs",
         "checkpoint",
         "states",
+        "rewind",
         "fingerprints",
         "net",
         "models",

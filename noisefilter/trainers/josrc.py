@@ -340,12 +340,14 @@ class _JoSRC:
             probs.argmax(axis=1), self.codes, probes, verdict.estimated_noise_rate, n_classes
         )
         record: dict[str, Any] = {"guessed_right": right}
+        rows = believed(
+            verdict.clean_mask, verdict.clean_proba, self.codes, n_classes, -(-len(probs) // self.n_steps)
+        )
+        rows[probes] = False  # the labels that they are trained under are planted
         left = self.n_epochs - epoch - 1
-        if self.budget.is_short(left, left * self.n_steps, by_heart, right):
-            rows = believed(
-                verdict.clean_mask, verdict.clean_proba, self.codes, n_classes, -(-len(probs) // self.n_steps)
-            )
-            rows[probes] = False  # the labels that they are trained under are planted
+        if by_heart:
+            self.net.hold_on(rows)
+        elif self.budget.is_short(left, left * self.n_steps, by_heart, right):
             self.net.learn_alone(rows)
             record["warning"] = self.budget.warning(left, int(rows.sum()))
         return record
