@@ -25,6 +25,7 @@ from noisefilter.errors import InputTypeError
 from noisefilter.models import NetModel, build_model, check_outputs
 from noisefilter.net import Net, check_finite_outputs, local_seed
 from noisefilter.progress import Progress
+from noisefilter.rewind import EarlyStates
 from noisefilter.scores import log_probability, unpenalized
 from noisefilter.semisupervised import TRAINED, Blends, believed, mixmatch_epoch, passes, ramp
 from noisefilter.states import behind, named
@@ -38,7 +39,7 @@ _TURNED_OVER = 0.5  # of the rows change sides
 _OVERSURE = 1.25  # how much too sure networks may be of rows whose labels they do not learn
 _REMEMBERED = 0.9  # of earlier epochs, in each
 _ENOUGH = Budget()  # whatever is left
-_BLEND, _OWN = "blend.", "own."  # in front of the names of tensors in a checkpoint
+_BLEND, _OWN, _EARLY = "blend.", "own.", "early."  # in front of the names of tensors in a checkpoint
 
 
 class Division(NamedTuple):
@@ -111,9 +112,11 @@ class CoTraining(ABC):
     which each counts a tenth less than the next, begun anew when the warm-up ends.
 
     The warm-up may plant wrong labels (:func:`noisefilter.splits.plant_probes`). It ends when the networks
-    begin to know these by heart: a tenth more of them are predicted than chance would have it. What then
-    follows trains on the labels that were given. There need be no warm-up; a trainer that does without sets
-    ``rate``, the share of wrong labels that the verdict goes by.
+    begin to know these by heart: a tenth more of them are predicted than chance would have it. Both networks,
+    and what was seen by them, then go back to what they were after about half of these epochs
+    (:class:`noisefilter.rewind.EarlyStates`). What follows trains on the labels that were given. There need
+    be no warm-up; a trainer that does without sets ``rate``, the share of wrong labels that the verdict goes
+    by.
 
     Where the warm-up ends without any planted label known by heart, guesses are bad and few epochs are left
     to mend them (:class:`noisefilter.budgets.Budget`), there is no MixMatch, and a warning: plain training
@@ -161,6 +164,8 @@ class CoTraining(ABC):
 
     # Arrays, or None, that a trainer keeps from epoch to epoch beside those of this class.
     _remembered: ClassVar[tuple[str, ...]] = ()
+    # Whether networks go back where planted labels are learned by heart.
+    _goes_back: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -213,6 +218,7 @@ class CoTraining(ABC):
         known = np.ones(len(rows), dtype=bool) if warmup_rows is None else warmup_rows
         self.warmup = np.flatnonzero(known)
         self.plain = False  # whether the warm-up goes on to the end
+        self.early = EarlyStates()
         self._start()
 
     def _start(self) -> None:
@@ -276,9 +282,7 @@ class CoTraining(ABC):
                 return record | {"phase": "supervised"} | {f"n_labeled_{k}": len(self.warmup) for k in (1, 2)}
             if len(self.probe_rows):
                 record["planted_known"] = known_by_heart
-                self.by_heart = known_by_heart > estimates.BY_HEART
-                if self.by_heart:
-                    self.warmup_epochs = epoch + 1
+                self._watch(epoch + 1, known_by_heart > estimates.BY_HEART)
             if epoch + 1 == self.warmup_epochs:
                 record |= self._end_warm_up()
             return record
@@ -297,6 +301,34 @@ class CoTraining(ABC):
                     self.n_epochs = epoch + 1
         losses = [float(net.history[-1]["train_loss"]) for net in self.nets]
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
+
+    def _watch(self, n_epochs: int, by_heart: bool) -> None:
+        """End the warm-up where planted labels are learned by heart, by going back to half of it."""
+        self.by_heart = by_heart
+        if by_heart:
+            self.warmup_epochs = n_epochs
+            earlier = self.early.half_of(n_epochs)
+            if earlier is not None:
+                self._go_back(*earlier)
+        if n_epochs < self.warmup_epochs and self._goes_back:
+            self.early.keep(n_epochs, self._snapshot)
+        else:
+            self.early.forget()
+
+    def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {"losses": torch.tensor(self.losses), "prob_sum": torch.tensor(self.prob_sum)}
+        rest: dict[str, Any] = {"n_seen": self.n_seen}
+        for which, net in enumerate(self.nets):
+            found, rest[f"net_{which}"] = net.snapshot()
+            tensors |= named(f"net_{which}.", found)
+        return tensors, rest
+
+    def _go_back(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        for which, net in enumerate(self.nets):
+            net.go_back(behind(f"net_{which}.", tensors), rest[f"net_{which}"])
+        self.losses = tensors["losses"].cpu().numpy().copy()
+        self.prob_sum = tensors["prob_sum"].cpu().numpy().copy()
+        self.n_seen = rest["n_seen"]
 
     def _end_warm_up(self) -> dict[str, Any]:
         """Estimate how many labels are wrong and guesses right, and choose how to go on."""
@@ -504,7 +536,8 @@ class CoTraining(ABC):
             for name, array in _arrays(division).items():
                 tensors[f"division_{which}.{name}"] = torch.from_numpy(array.copy())
         tensors |= {f"found_{which}": torch.from_numpy(mask.copy()) for which, mask in self.found.items()}
-        return tensors, rest
+        early, rest["early"] = self.early.state()
+        return tensors | named(_EARLY, early), rest
 
     def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
         """Go on from where :meth:`state` was asked for."""
@@ -518,6 +551,7 @@ class CoTraining(ABC):
                 average.module.load_state_dict(behind(f"average_{which}.", tensors))
         if "division_0.labeled" in tensors:
             self.kept = _division(0, tensors), _division(1, tensors)
+        self.early.load_state(behind(_EARLY, tensors), rest["early"])
         found = behind("found_", tensors)
         self.found = {int(which): mask.cpu().numpy() for which, mask in found.items()}
         # Copied: they change in place.
@@ -544,6 +578,7 @@ class CoTraining(ABC):
                 self.averages[which].hand_over(net.module_)
         self.kept = self.averages = None
         self.found.clear()
+        self.early.forget()
         del self.rows, self.targets, self.learned, self.codes, self.losses, self.prob_sum, self.warmup
 
 

@@ -447,6 +447,7 @@ class _VRLVMix(_DivideMix):
     """Algorithm 1; its lines stand in comments."""
 
     _remembered: ClassVar = ("predictions", "predicted", "rates", "neighbors")
+    _goes_back: ClassVar = False  # earlier networks have worse neighbors, and too small a share of small losses
 
     def __init__(
         self, *args: Any, features: NDArray[Any] | None, trainer: VRLVMixClassifier, **settings: Any
