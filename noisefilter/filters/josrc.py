@@ -88,8 +88,8 @@ class JoSRCSelector(NetworkFilter):
         :math:`\epsilon` of the labels in :math:`P_{clean}`; likewise.
     warmup_epochs : int, optional
         :math:`t_w`: so many epochs learn from the clean rows alone. At most, where there are `probes`: when
-        the network begins to know the planted labels by heart, the warm-up ends. Default: two thirds of the
-        epochs.
+        the network begins to know the planted labels by heart, the warm-up ends, and the network goes back to
+        what it was after about half of it. Default: two thirds of the epochs.
     warmup_threshold, final_threshold : float, optional
         :math:`\tau_c` and :math:`\tau_m` in [0, 1]: the threshold rises from 0 to the first in the warm-up,
         and to the second by the end, Eq. (12). If hardly a row, less than 1 %, reaches it in an epoch, it
@@ -161,7 +161,7 @@ class JoSRCSelector(NetworkFilter):
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: smaller smoothing,
     and thresholds that follow from it; a warm-up of two thirds of the epochs, which ends
-    before planted labels are learned by heart; no class runs out of clean
+    where planted labels are learned by heart, and goes back to half of itself; no class runs out of clean
     rows; corrected log-odds, the default decision rule with its planted labels, and a shared score of
     strangeness, read off the warm-up; SGD; the small networks. Kept by it: the teacher is in evaluation
     mode, and its running statistics follow the student's (in the official code they stay as they began); it

@@ -71,9 +71,9 @@ class DivideMixClassifier(BaseTrainer):
         to try.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
-        when wrong labels begin to be learned by heart, which ends the warm-up, and how many there are.
-        Default: 4 %, up to 200 rows where that is no more than a tenth, and at most 2,000 rows. Where a
-        filter has judged before there are none.
+        how many wrong labels there are, and when these begin to be learned by heart. That ends the warm-up,
+        and both networks go back to what they were after about half of it. Default: 4 %, up to 200 rows where
+        that is no more than a tenth, and at most 2,000 rows. Where a filter has judged before there are none.
     confidence_penalty : bool, default=True
         Add the negative entropy of the predictions to the loss of the warm-up, so that networks are not too
         sure of wrong labels. Published for asymmetric noise; here it is there for all noise, whose kind is
@@ -151,8 +151,8 @@ class DivideMixClassifier(BaseTrainer):
     or more, if in the end so many more labels are contradicted than doubted.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
-    planted labels, which ends before they are learned; the confidence penalty for all noise, with
-    probabilities read without it (:func:`noisefilter.scores.unpenalized`); milder mixtures; a ramp that
+    planted labels, which ends, and goes back, when they are learned; the confidence penalty for all noise,
+    with probabilities read without it (:func:`noisefilter.scores.unpenalized`); milder mixtures; a ramp that
     counts steps; moving averages of the weights; guesses in evaluation mode; floors for both sets
     (:func:`noisefilter.semisupervised.floored`), a least number of labels, no division that turns most rows
     over, and no guesses where they are bad and epochs few; a mixture that is fitted to the end, and where it

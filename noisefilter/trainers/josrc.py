@@ -75,8 +75,10 @@ class JoSRCClassifier(BaseTrainer):
         :math:`\epsilon` of the labels in :math:`P_{clean}`; likewise.
     warmup_epochs : int, optional
         :math:`t_w`: so many epochs learn from the clean rows alone. At most, where there are `probes`: when
-        the network begins to know the planted labels by heart, the warm-up ends. Default: two thirds of the
-        epochs.
+        the network begins to know the planted labels by heart, the warm-up ends, and the network goes back to
+        what it was after about half of it. Labels that it knows by heart would pass any threshold from then
+        on; so the rows that its verdict believes at that point are the clean ones to the end, unless there
+        was a `filter` before. Default: two thirds of the epochs.
     least_epochs : int, default=15
         Fewest epochs after a warm-up, if they make fewer than 3,000 steps, in which other rows than clean
         ones are learned where, by the planted labels, the network knows none by heart and fewer than 80 % of
@@ -138,11 +140,12 @@ class JoSRCClassifier(BaseTrainer):
     ``n_clean``, ``n_id`` and ``n_ood``, and ``lr``; in the warm-up also ``planted_known``, the share of
     planted labels that are known by heart (:func:`noisefilter.estimates.known_by_heart`), and in its last
     epoch ``guessed_right`` (:func:`noisefilter.estimates.guessed_right`). While a verdict is held, that of a
-    filter or where there is no time for guesses its own, no threshold decides, and it is None.
+    filter or its own, no threshold decides, and it is None.
 
-    Deviations from the paper are those of :class:`noisefilter.JoSRCSelector`, which are listed there, and
-    `least_epochs`; :meth:`as_published` undoes those that are parameters. Planted rows are never among the
-    clean rows of a filter before, which would have rejected nearly all of them had it seen their labels.
+    Deviations from the paper are those of :class:`noisefilter.JoSRCSelector`, which are listed there,
+    `least_epochs`, and clean rows that stay so after a warm-up in which planted labels were learned by heart;
+    :meth:`as_published` undoes those that are parameters, and plants no labels. Planted rows are never among
+    the clean rows of a verdict that is held: they would be learned under labels that it is not about.
 
     References
     ----------

@@ -389,6 +389,34 @@ def test_the_warm_up_ends_when_planted_labels_are_learned_by_heart(digits):
     assert "planted_known" not in bare[0]
 
 
+def test_networks_that_know_planted_labels_go_back_to_half_of_the_warm_up():
+    """The first of two epochs of warm-up, with all that was seen of the rows by then."""
+    run, half = heavy(), heavy()
+    half.run_epoch(0, Bar())
+    wanted, others = half._snapshot()
+    for epoch in range(2):
+        run.run_epoch(epoch, Bar())
+    assert run.by_heart and run.warmup_epochs == 2 and run.early.state() == ({}, {})
+    own, rest = run._snapshot()
+    assert rest == others and own.keys() == wanted.keys() and "net_1.optimizer.0.momentum_buffer" in own
+    for name, tensor in own.items():
+        assert torch.equal(tensor, wanted[name]), name
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_warm_up_goes_on_from_its_state_with_the_earlier_networks(forgets):
+    whole, run, again = heavy(), heavy(), heavy()
+    run.run_epoch(0, Bar())
+    tensors, rest = run.state()
+    again.load_state(tensors, json.loads(json.dumps(rest)))
+    if forgets:
+        again.early.forget()
+    for epoch in range(3):
+        expected = whole.run_epoch(epoch, Bar())
+    found = [again.run_epoch(epoch, Bar()) for epoch in (1, 2)][-1]
+    assert found["phase"] == "mixmatch" and (found == expected) != forgets
+
+
 def test_planted_labels_are_trained_in_the_warm_up_alone(monkeypatch):
     run, _ = training(n=100, warmup=1, probes=0.2)
     assert len(run.probe_rows) == 20
