@@ -19,9 +19,9 @@ same on the rows that INNScorer or SmallLossSelector keep, which train one such 
 ``dividemix``, ``josrc``, ``inn_dividemix`` and ``vrlvmix`` are the trainers with their defaults,
 ``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
 code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, in ``memorizing``
-alone, under asymmetric and heavy symmetric noise; ``vrlvmix_balance`` has its balance under heavy noise, too. Of the rows that a trainer keeps under their label in its
-last epoch (``labeled_``) it is told how many are right, over all and in the worst class, and how much classes
-differ in size: the paper's Figure 3.
+alone, under asymmetric and heavy symmetric noise; ``vrlvmix_balance`` has its balance under heavy noise, too.
+Of the rows that a trainer keeps under their label in its last epoch (``labeled_``) it is told how many are
+right, over all and in the worst class, and how much classes differ in size: the paper's Figure 3.
 """
 
 from __future__ import annotations

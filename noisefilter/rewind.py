@@ -33,7 +33,7 @@ class EarlyStates:
         self._states = {n: state for n, state in self._states.items() if n >= oldest}
 
     def half_of(self, n_epochs: int) -> State | None:
-        """Return the last state that was kept in the first half of so many epochs; ``None`` after the first."""
+        """Return the last state kept in the first half of so many epochs, ``None`` where there is none."""
         return self._states.get(_rounded_down(n_epochs // 2))
 
     def forget(self) -> None:
@@ -53,6 +53,6 @@ class EarlyStates:
 
 
 def _rounded_down(n: int) -> int:
-    """Return the greatest of 0, 1, 2, 3, 4, 6, 8, 12, ... that is not greater: two digits of a binary number."""
+    """Return the greatest of 0, 1, 2, 3, 4, 6, 8, 12, ... up to n: two binary digits, then zeros."""
     dropped = max(0, n.bit_length() - 2)
     return n >> dropped << dropped

@@ -258,28 +258,28 @@ class VRLVMixClassifier(DivideMixClassifier):
     The verdict is made as in :class:`noisefilter.DivideMixClassifier`.
 
     What each part is worth was measured where networks memorize (``benchmarks/training.py``). Under
-    asymmetric noise balance and SCAN gain one to two points of accuracy each, and more labels kept are right
-    than in :class:`noisefilter.DivideMixClassifier`. Under heavy symmetric noise it is level with that: SCAN
-    gains where the warm-up leaves poor networks and costs as much where it does not, and balance costs a
+    asymmetric noise balance and SCAN gain one to two points of accuracy each. Under heavy symmetric noise
+    SCAN gains where the warm-up leaves poor networks and costs as much where it does not, and balance costs a
     point. The variation is worth next to nothing in both, and is there because it is the method.
 
     Where classes differ much in size, take ``balance=False`` and ``penalty=0``: both want classes of one
     size.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
-    planted labels, which ends before they are learned; :math:`\rho`, which falls where later losses say less;
-    SCAN below 60 % of noise too; no synthetic rows, as what is mixed in was not believed to be of the class;
-    what is added is not guessed as well; ``beta_rule`` and a limit on rows of much variation, as the printed
-    ones select hardly better than chance; the confidence penalty and a least number of small losses; milder
-    mixtures; moving averages of the weights; a ramp that counts steps; the small networks. Others that stay:
-    no variation before ``window`` changes of the loss were recorded, so none in the paper's first epochs
-    after the warm-up; "noise rate" in Eq. (4) and (7) is read as the share believed clean, ranks stand for
-    the printed argsort, and both thresholds of Eq. (4) are the quantile of the variance at :math:`\rho`; the
-    rate is estimated by both networks; losses are recorded by a pass in evaluation mode; after a change of
-    the learning rate the current epoch stands in for :math:`t_* + \tau`; KNN in Eq. (9) looks outside
-    :math:`V_c`, as candidates inside are added anyway; class weights stay between 0.2 and 5; without
-    pre-training neighbors are those of the warm-up; synthetic rows are mixed after augmentation; all that
-    stays of DivideMix. With "not clean", what is added is labeled and guessed in one epoch.
+    planted labels, which ends when they are learned; :math:`\rho`, which falls where later losses say less;
+    SCAN below 60 % of noise too, and balance only there; no synthetic rows, as what is mixed in was not
+    believed to be of the class; what is added is not guessed as well; ``beta_rule`` and a limit on rows of
+    much variation, as the printed ones select hardly better than chance; the confidence penalty and a least
+    number of small losses; milder mixtures; moving averages of the weights; a ramp that counts steps; the
+    small networks. Others that stay: no variation before ``window`` changes of the loss were recorded, so
+    none in the paper's first epochs after the warm-up; "noise rate" in Eq. (4) and (7) is read as the share
+    believed clean, ranks stand for the printed argsort, and both thresholds of Eq. (4) are the quantile of
+    the variance at :math:`\rho`; the rate is estimated by both networks; losses are recorded by a pass in
+    evaluation mode; after a change of the learning rate the current epoch stands in for :math:`t_* + \tau`;
+    KNN in Eq. (9) looks outside :math:`V_c`, as candidates inside are added anyway; class weights stay
+    between 0.2 and 5; without pre-training neighbors are those of the warm-up; synthetic rows are mixed after
+    augmentation; all that stays of DivideMix. With "not clean", what is added is labeled and guessed in one
+    epoch.
 
     References
     ----------
@@ -433,14 +433,17 @@ class VRLVMixClassifier(DivideMixClassifier):
         if self.most_unstable is not None:
             rule = "in [0, 1] or None"
             check_number("most_unstable", self.most_unstable, Real, rule, lambda value: 0 <= value <= 1)
+        self._check_switches()
+        if self.pretrain not in (None, "simclr"):
+            raise ParameterError(f"pretrain must be 'simclr' or None, got {self.pretrain!r}.")
+
+    def _check_switches(self) -> None:
         for name in ("variation", "synthetic", "weighted"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ParameterError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         for name in ("balance", "scan"):
             if not isinstance(getattr(self, name), bool | np.bool_ | None):
                 raise ParameterError(f"{name} must be True, False or None, got {getattr(self, name)!r}.")
-        if self.pretrain not in (None, "simclr"):
-            raise ParameterError(f"pretrain must be 'simclr' or None, got {self.pretrain!r}.")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ParameterError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
@@ -450,7 +453,8 @@ class _VRLVMix(_DivideMix):
     """Algorithm 1; its lines stand in comments."""
 
     _remembered: ClassVar = ("predictions", "predicted", "rates", "neighbors")
-    _goes_back: ClassVar = False  # earlier networks have worse neighbors, and too small a share of small losses
+    # Earlier networks have worse neighbors, and fewer small losses to take the share from; measured.
+    _goes_back: ClassVar = False
 
     def __init__(
         self, *args: Any, features: NDArray[Any] | None, trainer: VRLVMixClassifier, **settings: Any

@@ -404,7 +404,9 @@ def test_rows_believed_in_half_of_the_warm_up_are_the_clean_ones_to_the_end(blob
 def test_a_verdict_given_is_not_replaced_where_labels_are_known_by_heart(blobs, monkeypatch):
     monkeypatch.setattr(estimates, "BY_HEART", -2.0)
     judge = SmallLossSelector(max_epochs=10, random_state=0)
-    held = [record["threshold"] for record in short(filter=judge, split_epochs=2).fit(blobs.X, blobs.y).history_]
+    held = [
+        record["threshold"] for record in short(filter=judge, split_epochs=2).fit(blobs.X, blobs.y).history_
+    ]
     assert held[:2] == [None, None] and all(each > 0 for each in held[2:])
 
 
