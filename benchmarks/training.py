@@ -19,7 +19,7 @@ same on the rows that INNScorer or SmallLossSelector keep, which train one such 
 ``dividemix``, ``josrc``, ``inn_dividemix`` and ``vrlvmix`` are the trainers with their defaults,
 ``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
 code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, in ``memorizing``
-alone, under asymmetric and heavy symmetric noise; ``vrlvmix_balance`` has its balance under heavy noise, too.
+alone, under asymmetric and heavy symmetric noise.
 Of the rows that a trainer keeps under their label in its last epoch (``labeled_``) it is told how many are
 right, over all and in the worst class, and how much classes differ in size: the paper's Figure 3.
 """
@@ -46,7 +46,7 @@ FILTERED = {"inn_filtered": "INNScorer", "loss_filtered": "SmallLossSelector"}
 TRAINERS = ("dividemix", "josrc", "inn_dividemix", "inn_then_dividemix", "dividemix_25")
 VRLVMIX: dict[str, dict[str, Any]] = {
     "vrlvmix": {}, "vrlvmix_no_variation": {"variation": False}, "vrlvmix_no_balance": {"balance": False},
-    "vrlvmix_no_scan": {"scan": False}, "vrlvmix_balance": {"balance": True},
+    "vrlvmix_no_scan": {"scan": False},
 }  # fmt: skip
 ABLATIONS = tuple(VRLVMIX)[1:]
 ABLATED = [("memorizing", "asymmetric", 0.4), ("memorizing", "symmetric", 0.8)]
