@@ -253,6 +253,10 @@ class TwoViewNet(Net):
         super().end(rows, codes)
         del self.warm_sum_, self.likelihoods_, self.held_clean_, self.predicted_, self.early_
 
+    def _let_go(self) -> None:
+        super()._let_go()
+        self.early_.forget()
+
     def _parts(self) -> dict[str, nn.Module]:
         return {**super()._parts(), "teacher": self.teacher_.module}
 
@@ -261,9 +265,8 @@ class TwoViewNet(Net):
         tensors, rest = super().snapshot()
         return tensors, {**rest, "teacher_steps": self.teacher_.n_steps}
 
-    def go_back(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-        """Be what :meth:`snapshot` was asked for, as :meth:`Net.go_back` does."""
-        super().go_back(tensors, rest)
+    def _load(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        super()._load(tensors, rest)
         self.teacher_.n_steps = rest["teacher_steps"]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -277,12 +280,12 @@ class TwoViewNet(Net):
 
     def load_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         """Go on from where :meth:`state` was asked for, as :meth:`Net.load_state` does."""
+        own = {name: t for name, t in tensors.items() if name != _HELD and not name.startswith(_EARLY)}
+        super().load_state(own, rest)
         if _HELD in tensors:
             hold = self.learn_alone if rest["alone"] else self.hold_on
             hold(tensors[_HELD].cpu().numpy())
         self.early_.load_state(behind(_EARLY, tensors), rest["early"])
-        own = {name: t for name, t in tensors.items() if name != _HELD and not name.startswith(_EARLY)}
-        super().load_state(own, rest)
 
     def on_epoch_begin(
         self, net: Any, dataset_train: Any = None, dataset_valid: Any = None, **kw: Any
@@ -318,7 +321,7 @@ class TwoViewNet(Net):
     def _watch(self, planted_rows: NDArray[np.int64], rows: Rows, codes: Tensor) -> None:
         """Look at the planted labels at the end of an epoch; where they are learned, end the warm-up.
 
-        From then on the network is what it was after about half of it.
+        If epochs are left, the network is from then on what it was after about half of it.
         """
         planted = picked(rows, planted_rows)
         with self.evaluating():
@@ -329,16 +332,16 @@ class TwoViewNet(Net):
         n_classes = len(self.limits_)
         known = estimates.known_by_heart(predicted, codes.cpu().numpy(), planted_rows, n_classes)
         self.history.record("planted_known", known)
-        n_epochs = self.epoch_ + 1
-        if known > estimates.BY_HEART:
+        n_epochs, by_heart = self.epoch_ + 1, known > estimates.BY_HEART
+        if by_heart:
             self.warm_epochs_ = n_epochs
-            earlier = self.early_.half_of(n_epochs)
-            if earlier is not None:
-                self.go_back(*earlier)
-        if n_epochs < self.warm_epochs_:
-            self.early_.keep(n_epochs, self.snapshot)
-        else:
-            self.early_.forget()
+        earlier = self.early_.step(
+            n_epochs, self.snapshot, by_heart=by_heart and n_epochs < self.max_epochs,
+            over=n_epochs >= self.warm_epochs_,
+        )  # fmt: skip
+        if earlier is not None:
+            self.go_back(*earlier)
+            self.frozen_ = False  # by the network that it was
 
     def _set_limits(self, codes: Tensor) -> None:
         """Note the likelihood that the wanted share of each class has reached in this epoch."""
@@ -427,8 +430,9 @@ class TwoViewNet(Net):
     def warm_probs(self) -> NDArray[np.float32] | None:
         """Return the first view's probabilities (n, K) averaged over the second half of the warm-up.
 
-        Of a warm-up that ended in its first half, over all of it, an epoch counting half of the next.
-        ``None`` without a warm-up. Nobody has told the network what to say of rejected rows by then.
+        Of a warm-up that ended in its first half, over all of it, an epoch counting half of the next; of one
+        that was gone back in, over the epochs before. ``None`` without a warm-up. Nobody has told the network
+        what to say of rejected rows by then.
         """
         # Each look adds a distribution; where an epoch was interrupted, some rows had one more than others.
         seen = self.warm_sum_.sum(dim=1, keepdim=True)

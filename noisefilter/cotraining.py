@@ -114,9 +114,9 @@ class CoTraining(ABC):
     The warm-up may plant wrong labels (:func:`noisefilter.splits.plant_probes`). It ends when the networks
     begin to know these by heart: a tenth more of them are predicted than chance would have it. Both networks,
     and what was seen by them, then go back to what they were after about half of these epochs
-    (:class:`noisefilter.rewind.EarlyStates`). What follows trains on the labels that were given. There need
-    be no warm-up; a trainer that does without sets ``rate``, the share of wrong labels that the verdict goes
-    by.
+    (:class:`noisefilter.rewind.EarlyStates`); a trainer may do without. What follows trains on the labels
+    that were given. There need be no warm-up; a trainer that does without sets ``rate``, the share of wrong
+    labels that the verdict goes by.
 
     Where the warm-up ends without any planted label known by heart, guesses are bad and few epochs are left
     to mend them (:class:`noisefilter.budgets.Budget`), there is no MixMatch, and a warning: plain training
@@ -164,7 +164,7 @@ class CoTraining(ABC):
 
     # Arrays, or None, that a trainer keeps from epoch to epoch beside those of this class.
     _remembered: ClassVar[tuple[str, ...]] = ()
-    # Whether networks go back where planted labels are learned by heart.
+    # Whether networks go back where planted labels are learned by heart; arrays of `_remembered` do not.
     _goes_back: ClassVar[bool] = True
 
     def __init__(
@@ -303,17 +303,18 @@ class CoTraining(ABC):
         return {"phase": "warm-up", "loss": float(np.mean(losses)), "lr": self._lr()}
 
     def _watch(self, n_epochs: int, by_heart: bool) -> None:
-        """End the warm-up where planted labels are learned by heart, by going back to half of it."""
+        """End the warm-up where planted labels are learned by heart; if epochs are left, go back in it."""
         self.by_heart = by_heart
         if by_heart:
             self.warmup_epochs = n_epochs
-            earlier = self.early.half_of(n_epochs)
-            if earlier is not None:
-                self._go_back(*earlier)
-        if n_epochs < self.warmup_epochs and self._goes_back:
-            self.early.keep(n_epochs, self._snapshot)
-        else:
-            self.early.forget()
+        if not self._goes_back:
+            return
+        earlier = self.early.step(
+            n_epochs, self._snapshot, by_heart=by_heart and n_epochs < self.n_epochs,
+            over=n_epochs >= self.warmup_epochs,
+        )  # fmt: skip
+        if earlier is not None:
+            self._go_back(*earlier)
 
     def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {"losses": torch.tensor(self.losses), "prob_sum": torch.tensor(self.prob_sum)}
@@ -326,6 +327,8 @@ class CoTraining(ABC):
     def _go_back(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
         for which, net in enumerate(self.nets):
             net.go_back(behind(f"net_{which}.", tensors), rest[f"net_{which}"])
+            net.bfloat16_inference_ = None  # was settled for the weights that are gone
+            net.settle_inference(self.rows)
         self.losses = tensors["losses"].cpu().numpy().copy()
         self.prob_sum = tensors["prob_sum"].cpu().numpy().copy()
         self.n_seen = rest["n_seen"]

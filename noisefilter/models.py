@@ -15,14 +15,16 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import Tensor, nn
 
+from noisefilter import estimates
 from noisefilter.augment import default_augmentation
-from noisefilter.batches import Rows, in_order
+from noisefilter.batches import Rows, in_order, picked
 from noisefilter.contrastive import AdamDecay
 from noisefilter.errors import InputError, InputTypeError, ParameterError
-from noisefilter.net import Net, Recorded, Recorder, caught_features, local_seed
+from noisefilter.net import Enough, Net, Recorded, Recorder, caught_features, local_seed
 from noisefilter.networks import default_network, network_arguments
 
 _CHUNK = 1000
+_LEAST_OTHERS = 200
 MAX_EPOCHS, LR = 30, 0.05  # of the default network
 LR_DROPS: dict[str, Any] = {"lr_drops": (0.5, 0.75), "lr_drop_factor": 5.0}
 _PLAIN = {"objective": "cross_entropy", "schedule": "steps"}  # what any training of the user's own may be
@@ -58,6 +60,27 @@ class NetModel:
         check_outputs(self, rows, n_classes)
         return getattr(self.net, "recorded_", None)
 
+    def train_unmemorized(
+        self, rows: Rows, codes: NDArray[np.int64], n_classes: int, planted_rows: NDArray[np.int64]
+    ) -> Recorded | None:
+        """Train, but where planted labels come to be known by heart, anew for the epochs before that alone.
+
+        ``net.max_epochs`` is how many these were.
+        """
+        watch = _ByHeart(planted_rows)
+        given = self.net.callbacks
+        # Set as an attribute: skorch's set_params fails where there were no callbacks.
+        self.net.callbacks = [*_callbacks(self.net), ("by_heart", watch)]
+        try:
+            recorded = self.train(rows, codes, n_classes)
+        finally:
+            self.net.callbacks = given
+        self.net.callbacks_ = [own for own in self.net.callbacks_ if own[1] is not watch]
+        if watch.n_epochs is None:
+            return recorded
+        self.net.set_params(max_epochs=max(1, watch.n_epochs - 1))
+        return self.train(rows, codes, n_classes)
+
     def begin(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Tensor:
         """Open a training that somebody else drives; returns the class numbers on the device of the rows."""
         target = torch.from_numpy(codes).to(rows.device)
@@ -74,6 +97,40 @@ class NetModel:
     def predict_batch(self, x: Tensor) -> Tensor:
         """Return probabilities (b, K)."""
         return self.net.predict_batch(x)
+
+
+class _ByHeart(Callback):
+    """Ends a training where planted labels begin to be known by heart.
+
+    As many other rows are asked as there are planted ones, and 200 at least, which show what chance is.
+    """
+
+    def __init__(self, planted_rows: NDArray[np.int64]):
+        self.planted_rows = planted_rows
+        self.n_epochs: int | None = None  # taken by then
+
+    def on_train_begin(self, net: Net, X: Any = None, **kwargs: Any) -> None:
+        """Choose the other rows."""
+        others = np.setdiff1d(np.arange(len(X)), self.planted_rows)
+        wanted = min(len(others), max(_LEAST_OTHERS, len(self.planted_rows)))
+        spread = others[np.linspace(0, len(others) - 1, wanted).astype(np.int64)]
+        self.asked = np.concatenate([self.planted_rows, spread])
+        self.n_seen = 0
+
+    def on_epoch_end(self, net: Net, dataset_train: Any = None, **kwargs: Any) -> None:
+        """Look at the rows."""
+        rows, codes = dataset_train
+        self.n_seen += 1
+        asked = picked(rows, self.asked)
+        with net.evaluating():
+            seen = [net.outputs(asked.take(index)) for index in in_order(asked, _CHUNK)]
+        outputs = torch.cat(seen)
+        learned = codes[torch.from_numpy(self.asked).to(codes.device)].cpu().numpy()
+        planted = np.arange(len(self.planted_rows))
+        predicted = outputs.argmax(dim=1).cpu().numpy()
+        if estimates.known_by_heart(predicted, learned, planted, outputs.shape[1]) > estimates.BY_HEART:
+            self.n_epochs = self.n_seen
+            raise Enough
 
 
 class _EpochRecorder(Callback):

@@ -184,6 +184,10 @@ def caught_features(module: nn.Module, layer: str | None = None) -> Iterator[lis
             hook.remove()
 
 
+class Enough(KeyboardInterrupt):
+    """A callback asks for the end of the training behind an epoch."""
+
+
 class _Plan(NamedTuple):
     """What one training goes by from epoch to epoch."""
 
@@ -418,6 +422,8 @@ class Net(NeuralNetClassifier):
         """
         try:
             self.notify("on_epoch_end", dataset_train=(rows, codes), dataset_valid=None)
+        except Enough:
+            return True
         except KeyboardInterrupt:  # how skorch's EarlyStopping asks for the end
             stopping = [cb for _, cb in self.callbacks_ if isinstance(cb, EarlyStopping)]
             if not any(cb.misses_ == cb.patience for cb in stopping):
@@ -481,7 +487,9 @@ class Net(NeuralNetClassifier):
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}, rest
 
     def go_back(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-        """Be what :meth:`snapshot` was asked for; epochs go on being counted, and history is not undone.
+        """Be what :meth:`snapshot` was asked for, but for what follows the number of the epoch.
+
+        That goes on: learning rates are those of now, and history and records stay as they are.
 
         Parameters
         ----------
@@ -493,6 +501,17 @@ class Net(NeuralNetClassifier):
         InputError
             If tensors are missing or foreign, or of another shape or type. Nothing is changed then.
         """
+        groups = [group for name in self._optimizers for group in getattr(self, name + "_").param_groups]
+        rates = [group["lr"] for group in groups]
+        recorded = {name: tensor.clone() for name, tensor in self._recorded().items()}
+        self._load(tensors, rest)
+        groups = [group for name in self._optimizers for group in getattr(self, name + "_").param_groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        for name, tensor in self._recorded().items():
+            tensor.copy_(recorded[name])
+
+    def _load(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
         prefixes = tuple(name + "." for name in self._optimizers)
         own = self._own_tensors()
         check_tensors(tensors, own, {name for name in rest["tensors"] if name.startswith(prefixes)})
@@ -528,7 +547,7 @@ class Net(NeuralNetClassifier):
 
         Parameters and errors are those of :meth:`go_back`.
         """
-        self.go_back(tensors, rest)
+        self._load(tensors, rest)
         for name in self._kept_values:
             setattr(self, name, rest["values"][name])
         recorder = self._running.recorder
@@ -547,7 +566,10 @@ class Net(NeuralNetClassifier):
 
     def _kept(self) -> dict[str, Tensor]:
         kept = {name: getattr(self, name) for name in self._kept_tensors}
-        return kept | named("recorded.", self._running.recorder.tensors())
+        return kept | self._recorded()
+
+    def _recorded(self) -> dict[str, Tensor]:
+        return named("recorded.", self._running.recorder.tensors())
 
     @property
     def _running(self) -> _Plan:

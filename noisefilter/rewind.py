@@ -17,9 +17,9 @@ State = tuple[dict[str, Tensor], dict[str, Any]]  # tensors, and plain values th
 class EarlyStates:
     """What a training was after 1, 2, 3, 4, 6, 8, 12, 16, ... epochs, as far as one may have to go back.
 
-    Networks learn wrong labels by heart last, but labels that stand for a class of like rows well before
-    those that any class might have had. So when planted labels of any class begin to be known, the networks
-    of half as many epochs know less that is wrong. At most three states are kept.
+    Planted labels of any class are the last that a network learns by heart: a wrong label of a class that
+    looks like the right one is learned well before. So when the planted ones begin to be known, the network
+    of about half as many epochs (a third to a half) knows less that is wrong. At most three states are kept.
     """
 
     def __init__(self) -> None:
@@ -35,6 +35,27 @@ class EarlyStates:
     def half_of(self, n_epochs: int) -> State | None:
         """Return the last state kept in the first half of so many epochs, ``None`` where there is none."""
         return self._states.get(_rounded_down(n_epochs // 2))
+
+    def step(self, n_epochs: int, taken: Callable[[], State], *, by_heart: bool, over: bool) -> State | None:
+        """Keep the state after an epoch of the warm-up, or return the one to go back to.
+
+        Parameters
+        ----------
+        n_epochs : int
+            Epochs taken.
+        taken : callable
+            Takes the state.
+        by_heart : bool
+            Whether planted labels are known, with epochs left to make good use of an earlier state.
+        over : bool
+            Whether the warm-up ends here: all states are let go of.
+        """
+        found = self.half_of(n_epochs) if by_heart else None
+        if over or by_heart:
+            self.forget()
+        else:
+            self.keep(n_epochs, taken)
+        return found
 
     def forget(self) -> None:
         """Let go of all states."""

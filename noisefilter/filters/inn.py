@@ -12,12 +12,14 @@ from noisefilter import estimates, scores
 from noisefilter.base import NoiseEstimate
 from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError
-from noisefilter.models import Model
+from noisefilter.models import Model, NetModel
 from noisefilter.neighbors import nearest
+from noisefilter.net import Recorded
 from noisefilter.networks import PreActResNet18
 from noisefilter.paths import Quadrature, mean_path_probs, mean_path_probs_between, quadrature
 from noisefilter.trained import (
     NetworkFilter,
+    Planted,
     check_at_least_1,
     check_positive,
     evaluated,
@@ -65,7 +67,9 @@ class INNScorer(NetworkFilter):
         :mod:`noisefilter.networks` or your own class; sizes are filled in by name (``n_inputs`` or
         ``n_channels`` and ``image_size``, ``n_classes``).
     max_epochs : int, optional
-        Default 30.
+        At most, where there are `probes`: when :math:`f` begins to know planted labels by heart
+        (:func:`noisefilter.estimates.known_by_heart`), it is trained anew for the epochs before that alone,
+        in which its learning rate falls as it would have in all. Default 30.
     batch_size : int, optional
         Default 128, fewer below 2,048 rows.
     lr : float, optional
@@ -126,8 +130,8 @@ class INNScorer(NetworkFilter):
     Cost: one training (two with ``feature_network="own"``) and about ``1 + 0.75 * n_interior * n_neighbors``
     evaluations of every row: end points are shared, and so are paths between mutual neighbors.
 
-    The planted rows are judged by rank, which is a little less sure. ``probes=0`` does without them, and with
-    memorizing networks then finds no wrong label.
+    The planted rows are judged by rank, which is a little less sure. ``probes=0`` does without them; networks
+    that memorize are then trained to the end, and find no wrong label.
 
     Where it fails: confusions that are consistent (every picture of one kind of dog labeled cat) look like a
     right label to any method that learns from these labels alone. Exact duplicates of a row are its
@@ -136,9 +140,10 @@ class INNScorer(NetworkFilter):
     Deviations from the paper, each undone by :meth:`as_published`: corrected log-odds instead of the
     probability; averaging with training-time probabilities; :math:`h` from :math:`f`; cross-entropy instead
     of mixup; two Gauss points instead of ten trapezoids; the default decision rule, with its planted labels,
-    instead of a Beta mixture; the small networks. Kept by it, though the paper names none of them: Nesterov's
-    form of the momentum, weight decay, and training images that are shifted and, in color, mirrored.
-    Eq. (1) prints :math:`1 - a x_l`, read as :math:`(1-a) x_l`.
+    instead of a Beta mixture, and an end of the training where these are known; the small networks. Kept by
+    it, though the paper names none of them: Nesterov's form of the momentum, weight decay, and training
+    images that are shifted and, in color, mirrored. Eq. (1) prints :math:`1 - a x_l`, read as :math:`(1-a)
+    x_l`.
 
     References
     ----------
@@ -244,10 +249,12 @@ class INNScorer(NetworkFilter):
         planted = self._plant(codes, n_classes, rng)
         mixup = {"objective": self.objective, "mixup_alpha": self.mixup_alpha}
         f = self._build(rows, n_classes, ("mean_probs",) if self.average else (), rng, **mixup)
-        recorded = f.train(rows, planted.trained, n_classes)
+        recorded = self._trained(f, rows, planted, n_classes)
         shared = features is not None or self.feature_network == "f"
         h = f if shared else self._build(rows, n_classes, (), rng, **mixup | {"objective": "cross_entropy"})
         if not shared:
+            if isinstance(f, NetModel) and isinstance(h, NetModel):
+                h.net.set_params(max_epochs=f.net.max_epochs)
             h.train(rows, codes, n_classes)
         probs, space = _evaluated(f, h, rows, features)
         neighbors = nearest(space, self._clipped_neighbors(n))
@@ -263,6 +270,12 @@ class INNScorer(NetworkFilter):
         )  # fmt: skip
         recorded_probs = signals.mean_probs is not None
         return signals, _Fitted(f, h, rows, probs, space, features is not None, recorded_probs)
+
+    def _trained(self, f: Model, rows: Rows, planted: Planted, n_classes: int) -> Recorded | None:
+        """Train f, no longer than until it begins to know labels by heart where that can be seen."""
+        if isinstance(f, NetModel) and planted.probes:
+            return f.train_unmemorized(rows, planted.trained, n_classes, planted.probes["probe_rows"])
+        return f.train(rows, planted.trained, n_classes)
 
     def _rule(self) -> Quadrature:
         return quadrature(self.quadrature, self.n_interior)

@@ -127,7 +127,9 @@ class DivideMixClassifier(BaseTrainer):
     Notes
     -----
     Cost: after the warm-up an epoch takes, per labeled row and network, four passes forward and backward and
-    six forward; and one forward per row and network for the next division.
+    six forward; and one forward per row and network for the next division. While a warm-up with planted
+    labels lasts up to three earlier states are kept, in checkpoints, too: weights and momentum of both
+    networks, and (n, K) probabilities.
 
     ``unlabeled_weight="auto"`` follows the presets that the authors used: with up to 20 classes 0 up to a
     noise rate of 0.3, 25 up to 0.85, else 50; with more classes 25 up to 0.3, else 150. Published rates count

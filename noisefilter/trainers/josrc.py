@@ -135,6 +135,8 @@ class JoSRCClassifier(BaseTrainer):
     -----
     Cost: two forward and backward passes a row and epoch, and after the warm-up as many forward passes of the
     teacher; four passes over all rows for the verdict, and as many when a warm-up with planted labels ends.
+    While it lasts up to three earlier states are kept, in checkpoints, too: weights, momentum, teacher and
+    (n, K) probabilities each.
 
     ``history_`` has, for each epoch, ``phase``, ``loss``, ``threshold``, the sizes of the three groups
     ``n_clean``, ``n_id`` and ``n_ood``, and ``lr``; in the warm-up also ``planted_known``, the share of
