@@ -370,6 +370,43 @@ def test_a_network_that_knows_planted_labels_goes_back_to_half_of_its_warm_up(bl
     assert net.history[-1, "threshold"] == 0.8  # epochs go on being counted
 
 
+def test_going_back_undoes_no_drop_of_the_learning_rate_and_no_record(blobs, monkeypatch):
+    codes, rows = planted(blobs)
+    data = ArrayRows(torch.from_numpy(blobs.X)), torch.from_numpy(codes)
+    net = make(
+        planted_rows=rows, max_epochs=9, warmup_epochs=8, lr_drops=(0.3,), lr_drop_factor=5.0,
+        record=("losses",),
+    ).initialize()  # fmt: skip
+    net.begin(*data)
+    driven(net, data, range(4))
+    net.threshold_, net.frozen_ = 0.1, True
+    monkeypatch.setattr(estimates, "BY_HEART", -2.0)
+    driven(net, data, [4])
+    assert net.optimizer_.param_groups[0]["lr"] == pytest.approx(0.02)  # divided before the third epoch
+    assert (net._running.recorder.losses[:5] != 0).all()
+    driven(net, data, [5])
+    assert net.history[-1, "threshold"] == 0.8
+
+
+def test_in_the_last_epoch_there_is_nothing_to_go_back_for(blobs, monkeypatch):
+    codes, rows = planted(blobs)
+    data = ArrayRows(torch.from_numpy(blobs.X)), torch.from_numpy(codes)
+    nets = [make(planted_rows=rows, max_epochs=5, warmup_epochs=9).initialize() for _ in range(2)]
+    for net, share in zip(nets, (2.0, -2.0), strict=True):
+        net.begin(*data)
+        driven(net, data, range(4))
+        monkeypatch.setattr(estimates, "BY_HEART", share)
+        driven(net, data, [4])
+        monkeypatch.setattr(estimates, "BY_HEART", 2.0)
+    assert_same_state(nets[0].module_, nets[1].module_, rtol=0, atol=0)
+
+
+def test_no_early_state_outlives_a_training(blobs):
+    codes, rows = planted(blobs)
+    net = make(planted_rows=rows, max_epochs=4, warmup_epochs=9).fit(blobs.X, codes)
+    assert net.early_.state() == ({}, {})
+
+
 def test_a_warm_up_that_has_ended_stays_so_in_a_training_taken_up_again(blobs):
     codes, rows = planted(blobs)
     nets = [make(planted_rows=rows, max_epochs=6, warmup_epochs=5).initialize() for _ in range(2)]

@@ -11,6 +11,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, GradientNormClipping, LRScheduler
 from torch import nn
 
+from noisefilter import estimates
 from noisefilter.batches import ArrayRows, picked
 from noisefilter.errors import InputTypeError, ParameterError
 from noisefilter.models import (
@@ -224,6 +225,62 @@ def test_subclass_is_seeded():
     probs = [model.evaluate(ROWS, False)[0] for model in (first, again, other)]
     np.testing.assert_array_equal(probs[0], probs[1])
     assert not np.array_equal(probs[0], probs[2])
+
+
+def planted_net(**changes):
+    """Return a wide network that learns anything by heart, rows, labels without sense, and planted rows."""
+    rng = np.random.default_rng(0)
+    rows, codes = (
+        ArrayRows(torch.from_numpy(rng.normal(size=(120, 20)).astype(np.float32))),
+        rng.integers(3, size=120),
+    )
+    sizes = {"module__n_inputs": 20, "module__n_classes": 3, "module__hidden": (256,), "module__dropout": 0.0,
+             "module__noise": 0.0}  # fmt: skip
+    settings = {"max_epochs": 30, "batch_size": 16, "lr": 0.02, "record": ("mean_probs",), "random_state": 0}
+    return Net(MLP, **sizes, **settings | changes), rows, codes, np.arange(0, 120, 3)
+
+
+def test_where_planted_labels_are_known_only_the_epochs_before_are_trained():
+    net, rows, codes, planted = planted_net()
+    taken = []
+
+    class Counting(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            predicted = net.predict_proba(rows.take(torch.arange(120))).argmax(axis=1)
+            taken.append(estimates.known_by_heart(predicted, codes, planted, 3))
+
+    net.callbacks = [("counting", Counting())]
+    model = NetModel(net)
+    recorded = model.train_unmemorized(rows, codes, 3, planted)
+    first = next(k + 1 for k, known in enumerate(taken) if known > estimates.BY_HEART)
+    assert 1 < first < 30 and net.max_epochs == first - 1
+    assert len(taken) == first + first - 1  # up to that epoch, and once more without it
+    assert [name for name, _ in net.callbacks_] == ["counting"]
+    again = NetModel(planted_net(max_epochs=first - 1)[0])
+    expected = again.train(rows, codes, 3)
+    np.testing.assert_array_equal(recorded.mean_probs, expected.mean_probs)
+    np.testing.assert_array_equal(model.evaluate(rows, False)[0], again.evaluate(rows, False)[0])
+
+
+def test_known_after_one_epoch_one_epoch_is_trained(monkeypatch):
+    monkeypatch.setattr(estimates, "BY_HEART", -2.0)
+    net, rows, codes, planted = planted_net()
+    assert NetModel(net).train_unmemorized(rows, codes, 3, planted) is not None and net.max_epochs == 1
+
+
+def test_looking_at_planted_labels_changes_no_bit():
+    net, rows, codes, planted = planted_net(lr=1e-4)
+    other = planted_net(lr=1e-4)[0]
+    watched = NetModel(net).train_unmemorized(rows, codes, 3, planted)
+    np.testing.assert_array_equal(watched.mean_probs, NetModel(other).train(rows, codes, 3).mean_probs)
+    assert net.max_epochs == 30 and net.callbacks is None and net.callbacks_ == []
+
+
+def test_early_stopping_of_the_user_s_own_still_ends_a_training():
+    stopping = EarlyStopping(monitor="train_loss", patience=2, threshold=9.0)
+    net, rows, codes, planted = planted_net(lr=1e-4, callbacks=[("stop", stopping)])
+    NetModel(net).train_unmemorized(rows, codes, 3, planted)
+    assert len(net.history) < 30 and net.max_epochs == 30
 
 
 def test_subclass_that_stops_early():

@@ -34,6 +34,14 @@ def test_only_what_is_kept_is_taken():
     assert states.half_of(10) is None
 
 
+@pytest.mark.parametrize(("by_heart", "over"), [(False, False), (False, True), (True, True), (True, False)])
+def test_a_step_keeps_or_goes_back_or_lets_go(by_heart, over):
+    states = after(5)
+    found = states.step(6, lambda: ({}, {"epochs": 6}), by_heart=by_heart, over=over)
+    assert (found and found[1]) == ({"epochs": 3} if by_heart else None)
+    assert list(states.state()[1]) == ([] if by_heart or over else ["3", "4", "6"])
+
+
 def test_as_one_state_and_back():
     states, other = after(9), EarlyStates()
     other.load_state(*states.state())

@@ -333,6 +333,17 @@ def test_a_network_of_its_own_for_features_learns_the_given_labels(blobs, monkey
     assert np.array_equal(seen[1], check_labels(blobs.y).codes)
 
 
+@pytest.mark.parametrize("probes", [None, 0.0])
+def test_both_networks_are_trained_no_longer_than_until_planted_labels_are_known(blobs, monkeypatch, probes):
+    monkeypatch.setattr(estimates, "BY_HEART", -2.0)
+    model = INNScorer(max_epochs=4, feature_network="own", probes=probes, random_state=0).fit(
+        blobs.X, blobs.y
+    )
+    epochs = 4 if probes == 0.0 else 1
+    fitted = model._fitted
+    assert [len(each.net.history) for each in (fitted.f, fitted.h)] == [epochs] * 2
+
+
 def test_clean_proba_of_the_papers_score_is_a_probability(blobs):
     """Scores in [0, 1] are no log-odds: read as such, every row would be about equally clean."""
     signals = INNScorer(max_epochs=10, random_state=0).fit(blobs.X, blobs.y).signals_

@@ -20,6 +20,7 @@ from noisefilter import (
     INNScorer,
     JoSRCClassifier,
     Net,
+    estimates,
     plant_noise,
     scores,
     splits,
@@ -401,6 +402,19 @@ def test_networks_that_know_planted_labels_go_back_to_half_of_the_warm_up():
     assert rest == others and own.keys() == wanted.keys() and "net_1.optimizer.0.momentum_buffer" in own
     for name, tensor in own.items():
         assert torch.equal(tensor, wanted[name]), name
+
+
+def test_in_the_last_epoch_there_is_nothing_to_go_back_for(monkeypatch):
+    ends = []
+    for share in (2.0, -2.0):
+        run = heavy()
+        run.n_epochs = 2
+        run.run_epoch(0, Bar())
+        monkeypatch.setattr(estimates, "BY_HEART", share)
+        run.run_epoch(1, Bar())
+        monkeypatch.undo()
+        ends.append(run.predict(run.rows))
+    np.testing.assert_array_equal(*ends)
 
 
 @pytest.mark.parametrize("forgets", [False, True])
