@@ -65,13 +65,15 @@ def memorizing() -> str:
     """AUC while a network memorizes."""
     found = load("memorizing")
     lines = [
-        "| noise | epochs | memorized | AUC small loss | AUC INN (paper) | AUC default | wrong | estimated |",
-        "|---|---|---|---|---|---|---|---|",
+        "| noise | epochs | memorized | AUC small loss | AUC INN (paper) | epochs of the default | AUC | F1 "
+        "| wrong | estimated |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for c in found["cells"]:
-        numbers = (c[k] for k in ("auc_small_loss", "auc_inn", "auc_default", "true_rate", "estimated_rate"))
         columns = [f"{c['noise']} {c['rate']:g}", str(c["epochs"]), f"{c['memorized']:.0%}"]
-        lines.append("| " + " | ".join(columns + [f"{v:.3f}" for v in numbers]) + " |")
+        columns += [f"{c[name]:.3f}" for name in ("auc_small_loss", "auc_inn")] + [str(c["epochs_default"])]
+        columns += [f"{c[name]:.3f}" for name in ("auc_default", "f1_default", "true_rate", "estimated_rate")]
+        lines.append("| " + " | ".join(columns) + " |")
     return "\n".join(lines) + f"\n\n{machine(found['machine'])}"
 
 

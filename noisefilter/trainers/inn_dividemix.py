@@ -78,7 +78,8 @@ class INNDivideMixClassifier(BaseTrainer):
     lr_drop_factor : float, default=5.0
         What it is divided by.
     scoring_epochs : int, optional
-        Of each of the networks that score first. Default: as ``max_epochs``, at most 30.
+        Of each of the networks that score first; at most, where there are `probes`, as in
+        :class:`noisefilter.INNScorer`. Default: as ``max_epochs``, at most 30.
     warmup_epochs : int, optional
         :math:`T_1`, epochs with the first division, in which each network guesses alone. Default: a sixth of
         the epochs, at most 30.
