@@ -3,10 +3,10 @@
     python benchmarks/memorizing.py --data DIR       # about 5 minutes on two cores
 
 8,000 Fashion-MNIST images, symmetric noise 0.4 and pair noise 0.3; an MLP 784-512-512-10 with batch
-normalization, no dropout, no noise, no augmentation, SGD 0.05, up to 60 epochs. Small loss and INN's own score
-are read without planted labels, from a network trained to the end; INNScorer with its defaults trains no longer
-than until it begins to know its planted labels by heart. DIR holds ``fashion_mnist.npz`` (see audit.py).
-Results go to ``results/memorizing.json``.
+normalization, no dropout, no noise, no augmentation, SGD 0.05, up to 60 epochs. Small loss and INN's own
+score are read without planted labels, from a network trained to the end; INNScorer with its defaults trains
+no longer than until it begins to know its planted labels by heart. DIR holds ``fashion_mnist.npz`` (see
+audit.py). Results go to ``results/memorizing.json``.
 """
 
 from __future__ import annotations
