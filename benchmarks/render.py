@@ -100,11 +100,18 @@ def machine(record: dict[str, Any]) -> str:
     return f"Measured on {record['machine']}, {threads}; {versions}; commit {record['commit']}."
 
 
+def every(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the newest record with the versions of all."""
+    names = records[-1]["versions"]
+    versions = {k: " and ".join(sorted({str(r["versions"][k]) for r in records})) for k in names}
+    return records[-1] | {"versions": versions, "commit": "in each record"}
+
+
 def audit_full() -> str:
     """All columns of the audit benchmark."""
     cells = audit.done()
     note = "Each record names the commit it was trained at and, where the decision is younger, judged at."
-    where = machine(cells[-1] | {"commit": "in each record"})
+    where = machine(every(cells))
     return "\n\n".join([audit.table(), audit.costs(), audit.coverage(), f"{where} {note}"])
 
 
@@ -136,7 +143,7 @@ def resumed(module: Any) -> str:
     records = module.done()
     if not records:
         return "Not measured yet."
-    return f"{module.tables()}\n\n{machine(records[-1] | {'commit': 'in each record'})}"
+    return f"{module.tables()}\n\n{machine(every(records))}"
 
 
 def open_set() -> str:
