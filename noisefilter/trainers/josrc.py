@@ -44,7 +44,8 @@ class JoSRCClassifier(BaseTrainer):
 
     clean rows learn their smoothed label, the others what the mean teacher says, strangers all but nothing;
     and views of a row are drawn together, those of a stranger apart. It is the training of
-    :class:`noisefilter.JoSRCSelector`, which also makes the verdict, from a last look at the rows.
+    :class:`noisefilter.JoSRCSelector` (but for what `warmup_epochs` says of labels known by heart), which
+    also makes the verdict, from a last look at the rows.
 
     Parameters
     ----------

@@ -204,6 +204,15 @@ def test_without_balance_each_network_learns_all_that_its_peer_believes():
     assert run.divided(0).row_weights is None and run.divided(0).blends is None
 
 
+def test_it_does_not_go_back(monkeypatch):
+    """Its banks of losses and predictions are not in the early states."""
+    run, back = training(0), []
+    monkeypatch.setattr(run, "_go_back", lambda *state: back.append(state))
+    for n_epochs in (1, 2):
+        run._watch(n_epochs, n_epochs == 2)
+    assert run.by_heart and run.warmup_epochs == 2 and not back and run.early.state() == ({}, {})
+
+
 @pytest.mark.parametrize("case", [{"variation": False}, {"seen": 2}], ids=str)
 def test_without_variation_both_networks_read_sizes(case):
     run = remembering(window=9, **case)
