@@ -395,6 +395,7 @@ def _default_net(
         optimizer__momentum=0.9,
         optimizer__nesterov=True,
         optimizer__weight_decay=5e-4,
+        optimizer__fused=rows.device.type == "cuda" or None,  # where every kernel that is launched costs
         augment=default_augmentation(rows.shape),
         device=str(rows.device),
         verbose=settings["verbose"],

@@ -466,6 +466,7 @@ class Net(NeuralNetClassifier):
         # The second word: the first, derived_seed, is for dropout, which must not draw the same numbers.
         seed = np.random.SeedSequence([self.seed_, *numbers]).generate_state(2)[1]
         self.bfloat16_inference_ = None
+        self.host_generator_.manual_seed(int(seed))
         return self.generator_.manual_seed(int(seed))
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -589,6 +590,10 @@ class Net(NeuralNetClassifier):
             highest=tuple(group["lr"] for group in self._parameter_groups()),
         )
         self.generator_ = torch.Generator(rows.device).manual_seed(self.seed_)
+        # The Dirichlet sampler has none for CUDA, and a number drawn there would have to be waited for.
+        self.host_generator_ = self.generator_
+        if rows.device.type != "cpu":
+            self.host_generator_ = torch.Generator().manual_seed(self.seed_)
         return n_epochs
 
     def _close(self) -> None:
@@ -597,7 +602,7 @@ class Net(NeuralNetClassifier):
 
     def _let_go(self) -> None:
         self._plan = None
-        del self.generator_
+        del self.generator_, self.host_generator_
 
     # -- one epoch --------------------------------------------------------------------------------
 
@@ -662,7 +667,7 @@ class Net(NeuralNetClassifier):
         """Mix the batch with a permutation of itself, and the objectives with the same weight."""
         alpha = torch.full((2,), self.mixup_alpha, dtype=torch.float64)
         # Beta(alpha, alpha) is the Dirichlet distribution of two.
-        weight = float(torch._sample_dirichlet(alpha, generator=_on_cpu(generator))[0])
+        weight: float = torch._sample_dirichlet(alpha, generator=self.host_generator_).tolist()[0]
         order = torch.randperm(len(x), generator=generator, device=generator.device)
         x = x if x.is_floating_point() else x.float()
         mixed = torch.lerp(x[order], x, weight)
@@ -846,11 +851,3 @@ def first_output(output: Any) -> Tensor:
     """Return what a module gives, or the first of several things: the others are its own affair."""
     first: Tensor = output[0] if isinstance(output, tuple) else output
     return first
-
-
-def _on_cpu(generator: torch.Generator) -> torch.Generator:
-    """Return a CPU generator that continues ``generator`` (the Dirichlet sampler has none for CUDA)."""
-    if generator.device.type == "cpu":
-        return generator
-    seed = torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device)
-    return torch.Generator().manual_seed(int(seed))

@@ -13,8 +13,9 @@ from noisefilter.base import NoiseEstimate
 from noisefilter.batches import Rows, first_row
 from noisefilter.errors import InputError, MissingSignalError
 from noisefilter.models import Model, SklearnModel
+from noisefilter.net import Recorded
 from noisefilter.scores import log_margin
-from noisefilter.trained import NetworkFilter, evaluated, learned_codes, norms_of
+from noisefilter.trained import NetworkFilter, Planted, evaluated, learned_codes, norms_of
 from noisefilter.verdict import Signals
 
 
@@ -72,15 +73,13 @@ class RecordedFilter(NetworkFilter):
         self, rows: Rows, codes: NDArray[np.int64], n_classes: int, features: NDArray[Any] | None, rng: Any
     ) -> tuple[Signals, Trained]:
         planted = self._plant(codes, n_classes, rng)
-        model, signals = self._train(rows, planted.trained, n_classes, rng)
+        model, signals = self._train(rows, planted, n_classes, rng)
         probs, space = evaluated(model, rows, features)
         norms = norms_of(model, space, features)
         signals = replace(signals, probs=probs, features=space, feature_norms=norms, **planted.probes)
         return signals, Trained(model, first_row(rows), self._yardstick(probs, planted.trained))
 
-    def _train(
-        self, rows: Rows, learned: NDArray[np.int64], n_classes: int, rng: Any
-    ) -> tuple[Model, Signals]:
+    def _train(self, rows: Rows, planted: Planted, n_classes: int, rng: Any) -> tuple[Model, Signals]:
         """Train a new network; return it, and what was recorded."""
         model = self._build(rows, n_classes, self._fields, rng, **self._training())
         if isinstance(model, SklearnModel):
@@ -88,8 +87,12 @@ class RecordedFilter(NetworkFilter):
                 "estimator must be a network, whose epochs can be recorded, got "
                 f"{type(self.estimator).__name__}. INNScorer takes any classifier."
             )
-        recorded = model.train(rows, learned, n_classes)
+        recorded = self._run(model, rows, planted, n_classes)
         return model, Signals(**({} if recorded is None else recorded._asdict()))
+
+    def _run(self, model: Model, rows: Rows, planted: Planted, n_classes: int) -> Recorded | None:
+        """Train a network to the end; return what was recorded."""
+        return model.train(rows, planted.trained, n_classes)
 
     # -- the judgement, from signals alone --------------------------------------------------------
 

@@ -14,8 +14,8 @@ from noisefilter.base import BaseFilter, NoiseEstimate, check_number
 from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture
-from noisefilter.models import Model, SklearnModel, build_model, feeds_raw
-from noisefilter.net import check_finite_outputs
+from noisefilter.models import Model, NetModel, SklearnModel, build_model, feeds_raw
+from noisefilter.net import Recorded, check_finite_outputs
 from noisefilter.splits import Split
 from noisefilter.verdict import Signals
 
@@ -104,6 +104,14 @@ class NetworkFilter(BaseFilter):
         trained = codes.copy()
         trained[rows] = wrong
         return Planted(trained, {"probe_rows": rows, "probe_codes": wrong} if len(rows) else {})
+
+    def _train_unmemorized(
+        self, model: Model, rows: Rows, planted: Planted, n_classes: int
+    ) -> Recorded | None:
+        """Train, no longer than until labels begin to be known by heart where that can be seen."""
+        if isinstance(model, NetModel) and planted.probes:
+            return model.train_unmemorized(rows, planted.trained, n_classes, planted.probes["probe_rows"])
+        return model.train(rows, planted.trained, n_classes)
 
     def _wants_probes(self) -> bool:
         """Whether anything reads them."""

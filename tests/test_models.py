@@ -498,6 +498,20 @@ def test_a_prototype_goes_where_the_rows_are(kind, own):
     assert build(given, rows=elsewhere).net.device == "meta"
 
 
+def test_on_cuda_a_step_of_the_optimizer_is_one_kernel_and_the_same_step():
+    assert build().net.optimizer__fused is None
+    there = ArrayRows(torch.empty((50, 4), device="meta"))
+    there.device = torch.device("cuda")
+    assert build(rows=there).net.optimizer__fused is True
+    probs = []
+    for fused in (None, True):  # torch has the kernel for CPUs, too
+        model = build(settings={"max_epochs": 3})
+        model.net.set_params(optimizer__fused=fused)
+        model.train(ROWS, Y, 3)
+        probs.append(model.evaluate(ROWS, False)[0])
+    np.testing.assert_allclose(probs[0], probs[1], atol=1e-4)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", [NeuralNetClassifier, Net, Subclass])
 def test_a_prototype_that_names_no_device_is_trained_on_the_gpu(kind):

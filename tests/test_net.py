@@ -8,6 +8,7 @@ import torch
 from sklearn.base import clone
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisefilter.augment import CropFlip
 from noisefilter.batches import ArrayRows, picked
@@ -286,6 +287,7 @@ def test_recorder_refuses_unknown_names():
 def test_mixup_is_the_mixed_objective_of_mixed_rows(monkeypatch):
     monkeypatch.setattr(torch, "_sample_dirichlet", lambda alpha, generator: torch.tensor([0.3, 0.7]))
     model = net(Plain, objective="mixup").initialize()
+    model.host_generator_ = None
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(9))
     mixed, objective = model._mixup(x, y, torch.Generator().manual_seed(9))
@@ -301,7 +303,7 @@ def test_mixup_is_the_mixed_objective_of_mixed_rows(monkeypatch):
 @pytest.mark.parametrize(("alpha", "deviation"), [(1.0, 1 / 12), (4.0, 1 / 36)])
 def test_mixup_weights_are_beta(alpha, deviation):
     model = net(Plain, objective="mixup", mixup_alpha=alpha).initialize()
-    generator = torch.Generator().manual_seed(0)
+    model.host_generator_ = generator = torch.Generator().manual_seed(0)
     x = torch.eye(2, 4)
     weights = []
     while len(weights) < 600:
@@ -817,3 +819,58 @@ def test_two_views_are_drawn_in_turn_or_are_one():
     generator.manual_seed(0)
     assert all(torch.equal(view, torch.randn(5, 4, generator=generator)) for view in views)
     assert not torch.equal(*views)
+
+
+# What a GPU would have to be waited for
+
+
+class Waits(TorchDispatchMode):
+    """Counts what reads a tensor's numbers to go on: on a GPU, each is a wait."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.n += name in ("_local_scalar_dense", "nonzero", "masked_select", "bincount")
+        if name in ("index", "index_put", "index_put_"):
+            self.n += any(index is not None and index.dtype == torch.bool for index in args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def small_cnn(**changes):
+    sizes = {"module__n_channels": 3, "module__n_classes": 3, "module__image_size": 8}
+    return net(SmallCNN, augment=CropFlip(True), batch_size=8, record=ALL, max_epochs=1, **sizes, **changes)
+
+
+def pictures(n):
+    return ArrayRows(torch.from_numpy(RNG.integers(0, 255, (n, 8, 8, 3), dtype=np.uint8)), images=True)
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "cross_entropy_ne", "mixup"])
+def test_more_batches_are_not_more_waits(objective):
+    counted = []
+    for n in (16, 48):
+        with Waits() as waits:
+            small_cnn(objective=objective).fit(pictures(n), np.arange(n) % 3)
+        counted.append(waits.n)
+    assert counted[0] == counted[1] > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("objective", ["cross_entropy", "cross_entropy_ne", "mixup"])
+def test_a_step_does_not_wait_for_the_gpu(objective):
+    data, codes = pictures(32), torch.arange(32) % 3
+    rows = ArrayRows(data.data.cuda(), images=True)
+    model = small_cnn(objective=objective, device="cuda").initialize()
+    model.begin(rows, codes.cuda())
+    steps = []
+
+    def step():
+        steps.append(torch.cuda.set_sync_debug_mode("error"))
+
+    try:
+        with pytest.raises(RuntimeError, match="synchroniz"):  # when the loss is read, after the last step
+            model.run_epoch(rows, codes.cuda(), 0, bar=type("Bar", (), {"step": lambda self: step()})())
+        assert len(steps) == 4
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -14,7 +14,6 @@ from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError
 from noisefilter.models import Model, NetModel
 from noisefilter.neighbors import nearest
-from noisefilter.net import Recorded
 from noisefilter.networks import PreActResNet18
 from noisefilter.paths import Quadrature, mean_path_probs, mean_path_probs_between, quadrature
 from noisefilter.trained import (
@@ -249,7 +248,7 @@ class INNScorer(NetworkFilter):
         planted = self._plant(codes, n_classes, rng)
         mixup = {"objective": self.objective, "mixup_alpha": self.mixup_alpha}
         f = self._build(rows, n_classes, ("mean_probs",) if self.average else (), rng, **mixup)
-        recorded = self._trained(f, rows, planted, n_classes)
+        recorded = self._train_unmemorized(f, rows, planted, n_classes)
         shared = features is not None or self.feature_network == "f"
         h = f if shared else self._build(rows, n_classes, (), rng, **mixup | {"objective": "cross_entropy"})
         if not shared:
@@ -270,12 +269,6 @@ class INNScorer(NetworkFilter):
         )  # fmt: skip
         recorded_probs = signals.mean_probs is not None
         return signals, _Fitted(f, h, rows, probs, space, features is not None, recorded_probs)
-
-    def _trained(self, f: Model, rows: Rows, planted: Planted, n_classes: int) -> Recorded | None:
-        """Train f, no longer than until it begins to know labels by heart where that can be seen."""
-        if isinstance(f, NetModel) and planted.probes:
-            return f.train_unmemorized(rows, planted.trained, n_classes, planted.probes["probe_rows"])
-        return f.train(rows, planted.trained, n_classes)
 
     def _rule(self) -> Quadrature:
         return quadrature(self.quadrature, self.n_interior)

@@ -22,7 +22,7 @@ from noisefilter.networks import PreActResNet18
 from noisefilter.recorded import RecordedFilter, Trained, epochs_of
 from noisefilter.scores import log_margin
 from noisefilter.splits import Split
-from noisefilter.trained import check_at_least_1, check_drops, learned_codes
+from noisefilter.trained import Planted, check_at_least_1, check_drops, learned_codes
 from noisefilter.variation import (
     BETA_RULES,
     adapted,
@@ -327,7 +327,8 @@ class LossVariationSelector(RecordedFilter):
         self, rows: Rows, codes: NDArray[np.int64], n_classes: int, features: NDArray[Any] | None, rng: Any
     ) -> tuple[Signals, Trained]:
         signals, fitted = super()._collect(rows, codes, n_classes, features, rng)
-        peer = self._train(rows, learned_codes(signals, codes), n_classes, rng)[1] if self.peer else None
+        learned = Planted(learned_codes(signals, codes), {})
+        peer = self._train(rows, learned, n_classes, rng)[1] if self.peer else None
         neighbors = self._neighbors(signals.require("features")[0]) if self._wants_neighbors() else None
         return replace(signals, peer=peer, neighbors=neighbors), fitted
 

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter.base import NoiseEstimate, check_number
+from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError
+from noisefilter.models import Model
+from noisefilter.net import Recorded
 from noisefilter.recorded import RecordedFilter, Trained, epochs_of
 from noisefilter.scores import log_margin, log_probability
-from noisefilter.trained import check_at_least_1, check_positive
+from noisefilter.trained import Planted, check_at_least_1, check_positive
 from noisefilter.verdict import Signals
 
 __all__ = ["SmallLossSelector"]
@@ -38,7 +41,9 @@ class SmallLossSelector(RecordedFilter):
         :mod:`noisefilter.networks` or your own class; sizes are filled in by name (``n_inputs`` or
         ``n_channels`` and ``image_size``, ``n_classes``).
     max_epochs : int, optional
-        Default 30.
+        At most, where there are `probes` and no second phase: when the network begins to know planted labels
+        by heart (:func:`noisefilter.estimates.known_by_heart`), it is trained anew for the epochs before that
+        alone, in which its learning rate falls as it would have in all. Default 30.
     batch_size : int, optional
         Default 128, fewer below 2,048 rows.
     lr : float, optional
@@ -124,7 +129,8 @@ class SmallLossSelector(RecordedFilter):
     :class:`noisefilter.INNScorer`, not off those of this filter.
 
     Where it fails: a network that has memorized its labels has small losses everywhere, and the last epochs
-    then tell little; widen the window, train for fewer epochs, or use :class:`noisefilter.INNScorer`. Rare
+    then tell little. Planted labels end the training before; with ``probes=0``, or a rule that does not read
+    them, it is for you to train fewer epochs or to widen the window. Rare
     kinds of rows have large losses under right labels, too. Confusions that are consistent (every picture of
     one kind of dog labeled cat) look like a right label to any method that learns from these labels alone.
 
@@ -132,8 +138,8 @@ class SmallLossSelector(RecordedFilter):
     batches of 16 rows in it, steps of its own before it, and is told how many rows to drop;
     :meth:`as_published` sets what is a parameter here. AUM averages over all epochs up to the first drop of
     the learning rate and reads its threshold off rows planted in a class of their own, where the probes are
-    planted among the real classes. arXiv:2510.16211 averages probabilities over all epochs. DivideMix
-    evaluates the losses after each epoch, without augmentation, instead of recording them from the training.
+    planted among the real classes. arXiv:2510.16211 averages probabilities over all epochs. None of them ends
+    a training when planted labels begin to be known by heart. DivideMix evaluates the losses after each epoch, without augmentation, instead of recording them from the training.
 
     References
     ----------
@@ -241,6 +247,11 @@ class SmallLossSelector(RecordedFilter):
             "objective": self.objective, "mixup_alpha": self.mixup_alpha,
             "schedule": self.schedule, "n_cycles": self.n_cycles, "cycle_epochs": self.cycle_epochs,
         }  # fmt: skip
+
+    def _run(self, model: Model, rows: Rows, planted: Planted, n_classes: int) -> Recorded | None:
+        if self.schedule == "cyclical":  # its jumps are to make it forget what it has learned by heart
+            return super()._run(model, rows, planted, n_classes)
+        return self._train_unmemorized(model, rows, planted, n_classes)
 
     def _recorded_scores(self, signals: Signals, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         if self.row_score == "averaged_margin":

@@ -19,6 +19,7 @@ from torch import nn
 from noisefilter import Net, Signals, SmallLossSelector, VoteFilter, plant_noise
 from noisefilter.errors import InputError, MissingSignalError, ParameterError, TrainingDivergedError
 from noisefilter.models import NetModel
+from noisefilter.networks import MLP
 
 SCORES = ("averaged_margin", "loss", "mean_loss", "aum")
 every_score = pytest.mark.parametrize("row_score", SCORES)
@@ -216,6 +217,24 @@ def test_probes_are_read_under_their_planted_labels(blobs, row_score):
         np.testing.assert_allclose(planted, signals.margins[5:].mean(axis=0)[rows], rtol=1e-4)
     assert np.median(planted) < np.quantile(selector.scores_, 0.25)
     assert (selector.clean_mask_ == ~blobs.wrong).mean() > 0.9
+
+
+def epochs_of_a_wide_net(**changes):
+    """Train on labels without sense, which can only be learned by heart."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(160, 20)).astype(np.float32), rng.integers(3, size=160)
+    net = Net(
+        MLP, module__n_inputs=20, module__n_classes=3, module__hidden=(256,), module__dropout=0.0,
+        module__noise=0.0, max_epochs=24, batch_size=16, lr=0.02,
+    )  # fmt: skip
+    selector = SmallLossSelector(net, random_state=0, **{"probes": 0.2, **changes}).fit(X, y)
+    return len(selector.signals_.learning_rates)
+
+
+def test_a_training_ends_before_labels_are_known_by_heart():
+    assert 1 <= epochs_of_a_wide_net() < 24
+    assert epochs_of_a_wide_net(probes=0.0) == 24
+    assert epochs_of_a_wide_net(schedule="cyclical", n_cycles=2, cycle_epochs=3) == 6  # what is recorded
 
 
 def test_only_rules_that_read_probes_plant_them(blobs):
