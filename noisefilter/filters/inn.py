@@ -18,7 +18,6 @@ from noisefilter.networks import PreActResNet18
 from noisefilter.paths import Quadrature, mean_path_probs, mean_path_probs_between, quadrature
 from noisefilter.trained import (
     NetworkFilter,
-    Planted,
     check_at_least_1,
     check_positive,
     evaluated,

@@ -139,7 +139,8 @@ class SmallLossSelector(RecordedFilter):
     :meth:`as_published` sets what is a parameter here. AUM averages over all epochs up to the first drop of
     the learning rate and reads its threshold off rows planted in a class of their own, where the probes are
     planted among the real classes. arXiv:2510.16211 averages probabilities over all epochs. None of them ends
-    a training when planted labels begin to be known by heart. DivideMix evaluates the losses after each epoch, without augmentation, instead of recording them from the training.
+    a training when planted labels begin to be known by heart. DivideMix evaluates the losses after each
+    epoch, without augmentation, instead of recording them from the training.
 
     References
     ----------
