@@ -1,5 +1,6 @@
 """Every number on the pages comes from a committed result."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,3 +17,18 @@ def test_pages_say_what_the_results_say():
         check=False,
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_a_picture_is_stale_when_its_results_change(tmp_path):
+    """Draw one in a copy of the benchmarks, look again, and add a record."""
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    results = tmp_path / "benchmarks" / "results" / "audit.jsonl"
+    script = "import plots; print(plots.stale()); plots.draw('beside-cleanlab'); print(plots.stale())"
+    for _ in range(2):
+        run = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path / "benchmarks", capture_output=True, text=True
+        )
+        before, after = run.stdout.splitlines()
+        assert "beside-cleanlab" in before and "beside-cleanlab" not in after, run.stderr
+        results.write_text(results.read_text() + results.read_text().splitlines()[-1] + "\n")
