@@ -27,6 +27,8 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ ROWS, EPOCHS, FOLDS = 10_000, 30, 3
 DATA = ("cifar10", "fashion_mnist")
 NOISE = [("none", 0.0), *product(("symmetric", "asymmetric", "annotator"), (0.03, 0.1, 0.4))]
 METHODS = ("inn", "cleanlab")
+PACKAGES = ("noisefilter", "torch", "scikit-learn", "skorch", "numpy", "faiss-cpu", "cleanlab")
 # Look-alikes, as CIFAR-10's usual mapping has them: three one way, one pair both ways.
 FASHION_ASYMMETRIC = {
     9: 7,
@@ -168,9 +171,6 @@ def run_cell(cell: dict[str, Any], folder: Path, cache: Path | None) -> dict[str
 
 def machine() -> dict[str, Any]:
     """Machine and versions."""
-    from importlib.metadata import version
-
-    packages = ("noisefilter", "torch", "scikit-learn", "skorch", "numpy", "faiss-cpu", "cleanlab")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
     )
@@ -184,10 +184,27 @@ def machine() -> dict[str, Any]:
     )
     return {
         "threads": int(os.environ.get("OMP_NUM_THREADS", "2")),
-        "machine": f"{os.cpu_count()} cores, {cpu or platform.processor()}",
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "machine": f"{os.cpu_count()} cores, {cpu or platform.processor()}{card()}",
+        "versions": versions() | {"python": platform.python_version()},
         "commit": commit.stdout.strip(),
     }
+
+
+def card() -> str:
+    """Name the CUDA card behind a comma, where this process has used one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return ""
+    return f", {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what is installed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def rejudge(cell: dict[str, Any], folder: Path, cache: Path) -> dict[str, Any]:

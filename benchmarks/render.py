@@ -108,8 +108,10 @@ def machine(record: dict[str, Any]) -> str:
 
 def every(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the newest record with the versions of all."""
-    names = records[-1]["versions"]
-    versions = {k: " and ".join(sorted({str(r["versions"][k]) for r in records})) for k in names}
+    names = dict.fromkeys(name for r in reversed(records) for name in r["versions"])
+    versions = {
+        k: " and ".join(sorted({str(r["versions"][k]) for r in records if k in r["versions"]})) for k in names
+    }
     return records[-1] | {"versions": versions, "commit": "in each record"}
 
 

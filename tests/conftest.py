@@ -1,5 +1,7 @@
 """What many tests share: data small enough to train on in a second, and the command line."""
 
+from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +45,18 @@ def images() -> Noisy:
     X[truth == 0, :, :4] += 0.6
     X[truth == 1, :, 4:] += 0.6
     return _with_wrong_labels(X, truth, n_wrong=12, n_classes=2)
+
+
+@pytest.fixture
+def script():
+    """Import a script of the benchmarks as they import each other: by its name alone."""
+
+    def script(name):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+            return import_module(name)
+
+    return script
 
 
 @pytest.fixture
