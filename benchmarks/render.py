@@ -21,6 +21,7 @@ import openset
 import plots
 import pretrain
 import tables
+import throughput
 import training
 import variation
 
@@ -174,6 +175,16 @@ def without_labels() -> str:
     return resumed(pretrain)
 
 
+def rows_a_second() -> str:
+    """Training and inference beside what the machine can multiply."""
+    records = throughput.done()
+    if not records:
+        return "Not measured yet."
+    places = sorted({(r["device"], r["machine"], r["threads"]) for r in records})
+    groups = [[r for r in records if (r["device"], r["machine"], r["threads"]) == place] for place in places]
+    return "\n\n".join([throughput.tables(), *(machine(every(group)) for group in groups)])
+
+
 def dividemix_epoch() -> str:
     """What an epoch of DivideMix takes."""
     found = load("epoch")
@@ -193,6 +204,7 @@ SECTIONS = {
     "audit-short": audit_short, "audit": audit_full, "speed": speed, "memorizing": memorizing,
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
+    "throughput": rows_a_second,
     "pretrain": without_labels, "training": trainers,
 }  # fmt: skip
 
