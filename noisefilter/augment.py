@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -205,7 +206,7 @@ class SimCLRViews:
     def jitter(self, b: int, generator: torch.Generator) -> Jitter:
         """Draw changes of color."""
         device = generator.device
-        spread = torch.tensor([self.brightness, self.contrast, self.saturation], device=device)
+        spread = _constants(device, self.brightness, self.contrast, self.saturation)
         chosen = torch.rand(b, generator=generator, device=device) < self.jitter_share
         factors = 1.0 + spread * _uniform((b, 3), -1.0, 1.0, generator)
         shift = self.hue * _uniform((b,), -1.0, 1.0, generator)
@@ -268,7 +269,7 @@ class StrongViews:
         unit = (x.float() - self.low) / (self.high - self.low)
         unit = operated(torch.where(_wide(mirrored, x), unit.flip(3), unit), kinds, sizes)
         side = round(self.cutout * min(h, w))
-        corners = (middle * torch.tensor([[h], [w]], device=device)).long() - side // 2
+        corners = (middle * _constants(device, h, w)[:, None]).long() - side // 2
         return _stretched(cut_out(unit, corners[0], corners[1], side), self.low, self.high)
 
 
@@ -372,6 +373,13 @@ def grays(x: Tensor) -> Tensor:
     return red * x[:, :1] + green * x[:, 1:2] + blue * x[:, 2:]
 
 
+@lru_cache(maxsize=64, typed=True)
+def _constants(device: torch.device, *values: float) -> Tensor:
+    """Return numbers (len(values),) on a device; a copy for each batch would be a wait for it."""
+    with torch.inference_mode(False):  # what is made inside can be used outside
+        return torch.tensor(values, device=device)
+
+
 def hue_shifted(x: Tensor, shift: Tensor) -> Tensor:
     """Return pictures of three channels with their hue shifted by (b,) turns, lightness and chroma kept."""
     high, low = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
@@ -381,7 +389,7 @@ def hue_shifted(x: Tensor, shift: Tensor) -> Tensor:
         high == red, green - blue, torch.where(high == green, blue - red, red - green)
     ) / chroma.clamp_min(torch.finfo(x.dtype).tiny)
     sixth = sixth + torch.where(high == red, 0.0, torch.where(high == green, 2.0, 4.0))
-    place = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]
+    place = _constants(x.device, 5.0, 3.0, 1.0)[:, None, None]
     k = (sixth + 6.0 * _wide(shift, x) + place) % 6.0  # (b, 3, h, w)
     return high - chroma * torch.minimum(k, 4.0 - k).clamp_(0.0, 1.0)
 
@@ -416,7 +424,7 @@ def mapped(x: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
 
     Matrices (b, 2, 2) and offsets (b, 2) of (x, y) in pixels; bilinear.
     """
-    size = torch.tensor([x.shape[3], x.shape[2]], device=x.device)
+    size = _constants(x.device, x.shape[3], x.shape[2])
     theta = torch.cat(
         [matrix * (size / size[:, None]), 2.0 * offset[:, :, None] / size[:, None]], dim=2
     )  # (b, 2, 3): in halves of the picture

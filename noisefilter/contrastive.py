@@ -86,11 +86,13 @@ class MeanTeacher:
         """Move towards the student, Eq. (8) of Jo-SRC."""
         decay = min(self.decay, self.n_steps / (self.n_steps + _RAMP))
         self.n_steps += 1
-        for own, other in zip(_state(self.module), _state(student), strict=True):
-            if own.is_floating_point():
-                own.lerp_(other, 1.0 - decay)
-            else:
-                own.copy_(other)
+        pairs = list(zip(_state(self.module), _state(student), strict=True))
+        moved = [pair for pair in pairs if pair[0].is_floating_point()]
+        own, other = ([pair[k] for pair in moved] for k in range(2))
+        torch._foreach_lerp_(own, other, 1.0 - decay)  # one kernel for a hundred tensors
+        for count, newer in pairs:
+            if not count.is_floating_point():
+                count.copy_(newer)
 
     @torch.no_grad()
     def hand_over(self, student: nn.Module) -> None:

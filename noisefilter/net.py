@@ -177,9 +177,11 @@ def caught_features(module: nn.Module, layer: str | None = None) -> Iterator[lis
         caught[:] = [inputs[0].flatten(1)]
 
     hooks = [part.register_forward_pre_hook(catch) for part in layers]
+    compiled, module._compiled_call_impl = module._compiled_call_impl, None  # it would not see the hooks
     try:
         yield caught
     finally:
+        module._compiled_call_impl = compiled
         for hook in hooks:
             hook.remove()
 
@@ -251,6 +253,9 @@ class Net(NeuralNetClassifier):
         always the pass.
     random_state : int, RandomState or None, default=None
         Seeds weights, order, augmentation, mixup and dropout.
+    compile : bool, default=False
+        Compile the module by ``torch.compile``, with ``compile__...`` arguments: worth its minute where
+        trainings are long and batches small for the GPU. Features are read by the module as it is.
 
     Attributes
     ----------
@@ -322,6 +327,15 @@ class Net(NeuralNetClassifier):
             super().initialize()
         self.bfloat16_inference_: bool | None = None
         return self
+
+    def torch_compile(self, module: Any, name: str) -> Any:
+        """Compile a module in place where ``compile=True``: the names of its tensors stay, and its class.
+
+        Criteria are left as they are, for what they are is asked.
+        """
+        if self.compile and name in self._modules:
+            module.compile(**self.get_params_for("compile"))
+        return module
 
     @property
     def _torch_device(self) -> torch.device:
@@ -741,7 +755,7 @@ class Net(NeuralNetClassifier):
         if self.precision != "auto":
             return self.precision == "bfloat16"
         if self._torch_device.type == "cuda":
-            return torch.cuda.is_bf16_supported()
+            return torch.cuda.is_bf16_supported(including_emulation=False)
         wanted = getattr(self.module_, "cpu_bfloat16", False) and torch.backends.mkldnn.is_available()
         return bool(wanted and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

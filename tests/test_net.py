@@ -821,6 +821,36 @@ def test_two_views_are_drawn_in_turn_or_are_one():
     assert not torch.equal(*views)
 
 
+# Compiled
+
+
+def test_a_compiled_net_is_the_same_net():
+    """The backend runs what was traced as it is, so every bit is that of the module."""
+    settings = {"record": ALL, "objective": "mixup", "module__dropout": 0.0, "module__noise": 0.0}
+    plain, compiled = net(**settings), net(**settings, compile=True, compile__backend="eager")
+    for each in (plain, compiled):
+        each.fit(X, Y)
+    for name in ALL:
+        np.testing.assert_array_equal(getattr(plain.recorded_, name), getattr(compiled.recorded_, name))
+    for own, other in zip(plain.evaluate(X, features=True), compiled.evaluate(X, features=True), strict=True):
+        np.testing.assert_array_equal(own, other)
+    assert list(plain.module_.state_dict()) == list(compiled.module_.state_dict())
+    np.testing.assert_array_equal(clone(compiled).fit(X, Y).predict_proba(X), plain.predict_proba(X))
+
+
+def test_compiling_runs_the_module_and_leaves_the_criterion():
+    traced = []
+
+    def backend(graph, inputs):
+        traced.append(graph)
+        return graph.forward
+
+    model = net(Softmaxed, criterion=nn.NLLLoss, compile=True, compile__backend=backend)
+    expected = net(Softmaxed, criterion=nn.NLLLoss).fit(X, Y).predict_proba(X)
+    np.testing.assert_array_equal(model.fit(X, Y).predict_proba(X), expected)
+    assert traced and type(model.criterion_) is nn.NLLLoss and type(model.module_) is Softmaxed
+
+
 # What a GPU would have to be waited for
 
 
