@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -25,7 +26,8 @@ def nearest(
     """Return the row numbers of the nearest rows by Euclidean distance, nearest first.
 
     Up to ``exact_limit`` rows the search is exact; beyond, an inverted-file index with
-    ``4 * sqrt(n)`` cells of which 16 are visited. The n x n matrix is never built.
+    ``4 * sqrt(n)`` cells of which 16 are visited; where these hold too few rows, it is exact after all. The
+    n x n matrix is never built, and the index holds the only copy of the rows.
 
     Parameters
     ----------
@@ -53,28 +55,48 @@ def nearest(
     others = len(features) - (queries is None)
     if not 1 <= n_neighbors <= others:
         raise ParameterError(f"n_neighbors must be from 1 to the {others} other rows, got {n_neighbors}.")
-    center = features.mean(axis=0, dtype=np.float64)
-    # Squares of very large or small features would leave float32. A power of two costs no digit.
-    unit = np.exp2(-np.frexp(max(np.abs(features - center).max(), np.finfo(np.float64).tiny))[1])
-    base = np.ascontiguousarray((features - center) * unit, dtype=np.float32)
-    asked = base if queries is None else np.ascontiguousarray((queries - center) * unit, dtype=np.float32)
-    index = _build(base, exact_limit, random_state)
+    scaled = _Scaled.fitted(features)
+    asked = features if queries is None else queries
     found = np.empty((len(asked), n_neighbors), dtype=np.int64)
-    for start in range(0, len(asked), _CHUNK):
-        part = asked[start : start + _CHUNK]
-        if queries is not None:
-            found[start : start + _CHUNK] = index.search(part, n_neighbors)[1]
-            continue
-        rows = np.arange(start, start + len(part))
-        candidates = index.search(part, n_neighbors + 1)[1]
-        found[start : start + _CHUNK] = _without_self(candidates, rows)
-    if (found < 0).any():  # the inverted file visited too few rows: only with absurdly uneven cells
-        return nearest(features, n_neighbors, queries=queries, exact_limit=len(features))
+
+    def search(index: Any, rows: NDArray[np.int64]) -> None:
+        for part in np.array_split(rows, -(-len(rows) // _CHUNK)):
+            candidates = index.search(scaled(asked[part]), n_neighbors + (queries is None))[1]
+            found[part] = candidates if queries is not None else _without_self(candidates, part)
+
+    index = _build(features, scaled, exact_limit, random_state)
+    search(index, _in_order_of_cells(index) if queries is None else np.arange(len(asked)))
+    missed = np.flatnonzero((found < 0).any(axis=1))  # the inverted file visited too few rows
+    if len(missed):
+        search(_build(features, scaled, len(features), random_state), missed)
     return found
 
 
-def _build(base: NDArray[np.float32], exact_limit: int, random_state: int) -> Any:
-    n, d = base.shape
+class _Scaled(NamedTuple):
+    """Centered float32 rows in a unit in which no square leaves float32."""
+
+    center: NDArray[np.float64]
+    unit: np.float64  # a power of two costs no digit
+
+    @classmethod
+    def fitted(cls, features: NDArray[Any]) -> _Scaled:
+        center = features.mean(axis=0, dtype=np.float64)
+        largest = max(np.abs(features[rows] - center).max() for rows in _chunks(len(features)))
+        return cls(center, np.exp2(-np.frexp(max(largest, np.finfo(np.float64).tiny))[1]))
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[np.float32]:
+        centered = rows - self.center
+        centered *= self.unit
+        return np.ascontiguousarray(centered, dtype=np.float32)
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    for start in range(0, n, _CHUNK):
+        yield slice(start, min(start + _CHUNK, n))
+
+
+def _build(features: NDArray[Any], scaled: _Scaled, exact_limit: int, random_state: int) -> Any:
+    n, d = features.shape
     index: Any = faiss.IndexFlatL2(d)
     if n > exact_limit:
         cells = int(4 * np.sqrt(n))
@@ -82,9 +104,20 @@ def _build(base: NDArray[np.float32], exact_limit: int, random_state: int) -> An
         index.cp.seed = random_state + 1
         index.cp.niter = 10
         index.nprobe = 16
-        index.train(base[np.random.default_rng(random_state).permutation(n)[: 40 * cells]])
-    index.add(base)
+        drawn = np.random.default_rng(random_state).permutation(n)[: 40 * cells]
+        index.train(scaled(features[drawn]))
+    for rows in _chunks(n):
+        index.add(scaled(features[rows]))
     return index
+
+
+def _in_order_of_cells(index: Any) -> NDArray[np.int64]:
+    """Return the row numbers, those of a cell together: they visit the same cells, then in the cache."""
+    if isinstance(index, faiss.IndexFlat):
+        return np.arange(index.ntotal)
+    lists = index.invlists
+    cells = [cell for cell in range(lists.nlist) if lists.list_size(cell)]
+    return np.concatenate([faiss.rev_swig_ptr(lists.get_ids(c), lists.list_size(c)) for c in cells])
 
 
 def _without_self(candidates: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:

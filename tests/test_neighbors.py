@@ -1,8 +1,11 @@
 """Nearest rows against a full distance matrix."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from noisefilter import neighbors
 from noisefilter.errors import ParameterError
 from noisefilter.neighbors import nearest
 
@@ -86,6 +89,42 @@ def test_what_the_cells_miss_is_searched_exactly():
     found = nearest(features, 40, exact_limit=100)
     assert (found >= 0).all()
     assert all(len(set(row)) == 40 for row in found.tolist())
+
+
+def test_only_rows_that_miss_are_searched_exactly(monkeypatch):
+    # As above: the ten that are far apart find fewer than 40 others in their cells.
+    features = np.zeros((2000, 2))
+    features[:10] = 1e3 * np.random.default_rng(0).normal(size=(10, 2))
+    build, asked = neighbors._build, []
+
+    class Counting:
+        def __init__(self, index):
+            self.index = index
+
+        def search(self, rows, n_neighbors):
+            asked.append(len(rows))
+            return self.index.search(rows, n_neighbors)
+
+    def built(features, scaled, exact_limit, random_state):
+        index = build(features, scaled, exact_limit, random_state)
+        return Counting(index) if exact_limit == len(features) else index
+
+    monkeypatch.setattr(neighbors, "_build", built)
+    found = nearest(features, 40, exact_limit=100)
+    assert asked == [10]
+    np.testing.assert_array_equal(found[:10, :9], naive(features, 9)[:10])
+
+
+def test_no_copy_of_the_rows_outside_the_index(monkeypatch):
+    monkeypatch.setattr(neighbors, "_CHUNK", 64)
+    features = np.random.default_rng(0).normal(size=(4000, 64)).astype(np.float32)
+    tracemalloc.start()  # numpy tells it what it allocates, faiss does not
+    try:
+        nearest(features, 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < features.nbytes / 2
 
 
 @pytest.mark.parametrize(("n_neighbors", "queries"), [(5, None), (0, None), (6, np.zeros((1, 2)))])
