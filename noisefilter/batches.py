@@ -6,7 +6,7 @@ convolutions are fastest on both CPUs and GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -162,6 +162,19 @@ def at_hand(device: torch.device) -> torch.device:
 def in_order(rows: Rows, batch_size: int) -> Iterator[Tensor]:
     """Yield the row numbers of ``rows`` in order, ``batch_size`` at a time."""
     yield from torch.arange(len(rows), device=rows.device).split(batch_size)
+
+
+def gathered(batches: Iterable[tuple[Tensor, ...]], n: int) -> list[NDArray[Any]]:
+    """Return arrays (n, ...) of what batches give that are asked for in row order, without a second copy."""
+    whole: list[Tensor] = []
+    start = 0
+    for batch in batches:
+        whole = whole or [torch.empty((n, *part.shape[1:]), dtype=part.dtype) for part in batch]
+        stop = start + len(batch[0])
+        for array, part in zip(whole, batch, strict=True):
+            array[start:stop] = part
+        start = stop
+    return [array.numpy() for array in whole]
 
 
 def shuffled(n: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:

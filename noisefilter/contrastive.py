@@ -17,7 +17,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from noisefilter import estimates, losses
-from noisefilter.batches import Rows, in_order, picked
+from noisefilter.batches import Rows, gathered, in_order, picked
 from noisefilter.errors import ParameterError
 from noisefilter.net import Net, caught_features, check_finite_outputs, first_output, local_seed
 from noisefilter.networks import SevenLayerCNN
@@ -253,6 +253,10 @@ class TwoViewNet(Net):
     def end(self, rows: Rows, codes: Tensor) -> None:
         """Close a training that :meth:`begin` opened, and let go of what it needed; see :meth:`Net.end`."""
         super().end(rows, codes)
+        self.forget_rows()
+
+    def forget_rows(self) -> None:
+        """Let go of what was noted of single rows, all but their groups; :meth:`warm_probs` needs it."""
         del self.warm_sum_, self.likelihoods_, self.held_clean_, self.predicted_, self.early_
 
     def _let_go(self) -> None:
@@ -449,8 +453,8 @@ class TwoViewNet(Net):
         both are the row as it is.
         """
         generator = torch.Generator(rows.device).manual_seed(self.seed_)
-        found: list[tuple[Tensor, ...]] = []
-        with local_seed(self.seed_, rows.device), self.evaluating():
+
+        def looks() -> Iterator[tuple[Tensor, ...]]:
             for index in in_order(rows, _EVAL_BATCH):
                 x = rows.take(index)
                 with caught_features(self.module_, self.feature_layer) as caught:
@@ -461,10 +465,12 @@ class TwoViewNet(Net):
                     views = self.two_views(x, generator)
                     with self._restless():
                         seen = self._probs(self.outputs(views[0])), self._probs(self.outputs(views[1]))
-                found.append((probs, torch.stack(seen, dim=1), self._taught(views), features))
-        all_rows = [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
-        check_finite_outputs(*all_rows)
-        return Views(all_rows[0], all_rows[1].transpose(1, 0, 2), *all_rows[2:])
+                yield probs, torch.stack(seen, dim=1), self._taught(views), features
+
+        with local_seed(self.seed_, rows.device), self.evaluating():
+            found = gathered(looks(), len(rows))
+        check_finite_outputs(*found)
+        return Views(found[0], found[1].transpose(1, 0, 2), *found[2:])
 
     @contextmanager
     def _restless(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from noisefilter import estimates
 from noisefilter.augment import default_augmentation
-from noisefilter.batches import Rows, in_order, picked
+from noisefilter.batches import Rows, gathered, in_order, picked
 from noisefilter.contrastive import AdamDecay
 from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.net import Enough, Net, Recorded, Recorder, caught_features, local_seed
@@ -183,15 +183,13 @@ class SkorchModel:
 
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Evaluate with the same feature hook as :class:`Net`."""
-        probs, kept = [], []
         catching: AbstractContextManager[list[Tensor]] = nullcontext([])
         if features:
             catching = caught_features(self.net.module_)
         with catching as caught:
-            for index in in_order(rows, _CHUNK):
-                probs.append(self.predict_batch(rows.take(index)).cpu())
-                kept += [c.float().cpu() for c in caught]
-        return torch.cat(probs).numpy(), torch.cat(kept).numpy() if features else None
+            batches = (self.predict_batch(rows.take(index)) for index in in_order(rows, _CHUNK))
+            found = gathered(((probs, *(c.float() for c in caught)) for probs in batches), len(rows))
+        return found[0], found[1] if features else None
 
     def predict_batch(self, x: Tensor) -> Tensor:
         """Return probabilities (b, K)."""

@@ -16,7 +16,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
 
 from noisefilter.augment import Augment
-from noisefilter.batches import Rows, count_batches, in_order, shuffled, statistics
+from noisefilter.batches import Rows, count_batches, gathered, in_order, shuffled, statistics
 from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
 from noisefilter.inputs import as_rows
 from noisefilter.networks import Standardize
@@ -820,15 +820,13 @@ class Net(NeuralNetClassifier):
         """Return probabilities (n, K) and, if asked for, features (n, d), from one evaluation pass."""
         rows = self._rows(X)
         self.settle_inference(rows)
-        probs, kept = [], []
         catching: AbstractContextManager[list[Tensor]] = nullcontext([])
         if features:
             catching = caught_features(self.module_, self.feature_layer)
         with catching as caught:
-            for index in in_order(rows, _EVAL_BATCH):
-                probs.append(self.predict_batch(rows.take(index)).cpu())
-                kept += [c.float().cpu() for c in caught]
-        return torch.cat(probs).numpy(), torch.cat(kept).numpy() if features else None
+            batches = (self.predict_batch(rows.take(index)) for index in in_order(rows, _EVAL_BATCH))
+            found = gathered(((probs, *(c.float() for c in caught)) for probs in batches), len(rows))
+        return found[0], found[1] if features else None
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return probabilities (n, K)."""

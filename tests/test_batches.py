@@ -14,6 +14,7 @@ from noisefilter.batches import (
     choose_device,
     count_batches,
     first_row,
+    gathered,
     in_order,
     picked,
     shuffled,
@@ -34,6 +35,14 @@ def test_every_count_of_rows_and_batch_size():
             assert all(size == batch_size for size in sizes[:-1])
             if n >= batch_size:
                 assert min(8, batch_size) <= sizes[-1] < batch_size + 8, (n, batch_size)
+
+
+def test_gathered_is_what_concatenating_gives():
+    whole = torch.randn(10, 3), torch.arange(20).reshape(10, 2), torch.randn(10)
+    batches = (tuple(part[index] for part in whole) for index in in_order(ArrayRows(whole[0]), 4))
+    for array, part in zip(gathered(batches, 10), whole, strict=True):
+        assert array.dtype == part.numpy().dtype
+        np.testing.assert_array_equal(array, part.numpy())
 
 
 def test_a_short_last_batch_joins_the_one_before():

@@ -284,7 +284,9 @@ class JoSRCSelector(NetworkFilter):
         planted = self._plant(codes, n_classes, rng)
         net = self._two_view_net(rows, n_classes, rng, planted_rows=planted.probes.get("probe_rows"))
         NetModel(net).train(rows, planted.trained, n_classes)
-        return look_again(net, rows, planted, features), _Fitted(net, first_row(rows))
+        signals = look_again(net, rows, planted, features)
+        net.forget_rows()
+        return signals, _Fitted(net, first_row(rows))
 
     def _two_view_net(self, rows: Rows, n_classes: int, rng: Any, **more: Any) -> TwoViewNet:
         model: Model = self._build(rows, n_classes, (), rng, objective="cross_entropy")

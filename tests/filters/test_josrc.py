@@ -470,3 +470,9 @@ def test_planted_rows_learn_their_planted_labels(blobs, monkeypatch):
     assert plain.signals_.probe_rows is None
     differs = np.flatnonzero(seen[0] != seen[1])
     assert len(differs) == 30 and np.array_equal(differs, np.sort(selector.signals_.probe_rows))
+
+
+def test_what_was_noted_of_single_rows_is_let_go(blobs):
+    selector = JoSRCSelector(max_epochs=2, random_state=0).fit(blobs.X, blobs.y)
+    assert not {"warm_sum_", "likelihoods_", "held_clean_", "predicted_"} & set(vars(selector._fitted.net))
+    assert len(selector.score_new(blobs.X[:3], blobs.y[:3])) == 3
