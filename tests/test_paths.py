@@ -146,6 +146,14 @@ def test_perfect_mixup_memorizer_is_the_neighbor_vote(rule):
     np.testing.assert_allclose(given_probability(found, y), 0.5 + neighbor_vote(neighbors, y) / 2)
 
 
+def test_end_points_are_read_by_rules_that_have_them_alone(f):
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(12, 3)))
+    neighbors, unknown = nearest(x.numpy(), 3), np.full((12, 4), np.nan)
+    for name, n_interior in RULES:
+        found = mean_path_probs(f, ArrayRows(x), unknown, neighbors, quadrature(name, n_interior))
+        assert np.isnan(found).all() if name != "gauss" else np.isfinite(found).all()
+
+
 def test_images_of_bytes_are_mixed_as_numbers():
     x = torch.tensor([[[[0]]], [[[255]]]], dtype=torch.uint8)
     seen = []

@@ -257,7 +257,7 @@ class INNScorer(NetworkFilter):
         probs, space = _evaluated(f, h, rows, features)
         neighbors = nearest(space, self._clipped_neighbors(n))
         path_probs = mean_path_probs(
-            f.predict_batch, rows, probs.astype(np.float64), neighbors, self._rule(), verbose=self.verbose > 0
+            f.predict_batch, rows, probs, neighbors, self._rule(), verbose=self.verbose > 0
         )
         signals = Signals(
             probs=probs, path_probs=path_probs, features=space, feature_norms=norms_of(h, space, features),

@@ -499,7 +499,7 @@ class _INNDivideMix(CoTraining):
         with self.answering(which):
             probs, space = evaluated(NetModel(net), self.rows, self.features)
             path_probs = mean_path_probs(
-                net.predict_batch, self.rows, probs.astype(np.float64),
+                net.predict_batch, self.rows, probs,
                 nearest(space, self.scorer.n_neighbors), self.scorer._rule(),
             )  # fmt: skip
         return scores.given_probability(path_probs, self.codes)
