@@ -80,7 +80,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         """Train; return signals, and what :meth:`_collect_new` needs. ``rng`` is for this fit alone."""
 
     @abstractmethod
-    def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
+    def _class_probs(self, signals: Signals) -> NDArray[Any]:
         """Return the probabilities (n, K) that suggested labels and estimates are read from."""
 
     @abstractmethod
@@ -219,12 +219,15 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
     def _judge(self, signals: Signals, labels: Labels) -> Verdict:
         probs, codes = self._class_probs(signals), labels.codes
         noise = self._estimate_noise(probs, signals, codes)
+        others, rows = best_other(probs, codes), signals.probe_rows
+        if rows is not None:
+            others = splits.best_unplanted(
+                probs, codes, others, *signals.require("probe_rows", "probe_codes")
+            )
+        del probs  # a score makes (n, K) arrays of its own
         scores = self._score(signals, codes, noise)
-        others = best_other(probs, codes)
-        if signals.probe_rows is not None:
-            planted = signals.require("probe_rows", "probe_codes")
-            scores = splits.mapped_scores(scores, planted[0])
-            others = splits.best_unplanted(probs, codes, others, *planted)
+        if rows is not None:
+            scores = splits.mapped_scores(scores, rows)
         split = self._split(scores, signals, codes, noise)
         strange = np.zeros(len(codes), dtype=bool)
         if self.open_set:
@@ -249,7 +252,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         return estimates.BLENDED_DOUBT
 
     def _estimate_noise(
-        self, probs: NDArray[np.float64], signals: Signals, codes: NDArray[np.int64]
+        self, probs: NDArray[Any], signals: Signals, codes: NDArray[np.int64]
     ) -> NoiseEstimate:
         """Estimate from the rows that were trained under the labels they were given."""
         unplanted = np.ones(len(codes), dtype=bool)

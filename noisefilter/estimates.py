@@ -6,6 +6,7 @@ shape (n, K) with rows that sum to one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from noisefilter.errors import InputError, ParameterError
-from noisefilter.scores import log_margin
+from noisefilter.scores import in_blocks, log_margin
 
 __all__ = [
     "corrected_log_odds",
@@ -82,15 +83,25 @@ def estimate_noise_rate(
     disagreement, doubt = _contradiction(probs, codes)
     rate = _doubt_rate(float(disagreement.mean()), float(doubt.mean()), doubt_ratio)
     if probe_probs is not None and probe_codes is not None and len(probe_codes):
-        planted = log_margin(*checked(probe_probs, probe_codes))
-        rate = max(rate, probe_rate(log_margin(probs, codes), planted, probs.shape[1]))
+        planted = _margins(*checked(probe_probs, probe_codes))
+        rate = max(rate, probe_rate(_margins(probs, codes), planted, probs.shape[1]))
     return rate
 
 
-def _contradiction(probs: Floats, codes: Codes) -> tuple[Floats, Floats]:
+def _contradiction(probs: NDArray[Any], codes: Codes) -> tuple[Floats, Floats]:
     """Return, per row, whether the network contradicts the label (0 or 1), and its doubt."""
-    top = probs.max(axis=1)
-    return (probs[np.arange(len(codes)), codes] < top).astype(np.float64), 1.0 - top
+
+    def read(probs: NDArray[Any], codes: Codes) -> Floats:
+        probs = normalized(probs)
+        top = probs.max(axis=1)
+        return np.stack([probs[np.arange(len(codes)), codes] < top, 1.0 - top], axis=1)
+
+    disagreement, doubt = in_blocks(read, probs, codes).T.copy()
+    return disagreement, doubt
+
+
+def _margins(probs: NDArray[Any], codes: Codes) -> Floats:
+    return in_blocks(lambda probs, codes: log_margin(normalized(probs), codes), probs, codes)
 
 
 def _doubt_rate(disagreement: float, doubt: float, doubt_ratio: tuple[float, float]) -> float:
@@ -156,8 +167,8 @@ def noise_rate_interval(
     low = _doubt_rate(max(0.0, contradicted - slack), doubted, more)
     high = _doubt_rate(min(1.0, contradicted + slack), doubted, less)
     if probe_probs is not None and probe_codes is not None and len(probe_codes):
-        planted = log_margin(*checked(probe_probs, probe_codes))
-        bound = probe_rate(log_margin(probs, codes), planted, probs.shape[1])
+        planted = _margins(*checked(probe_probs, probe_codes))
+        bound = probe_rate(_margins(probs, codes), planted, probs.shape[1])
         slack = _SIGMAS * np.sqrt(bound * (1.0 - bound) / len(codes) + bound**2 * 0.5 / len(planted))
         low = max(low, _PROBE_RANGE[0] * (bound - slack) - _FLOOR)
         high = max(high, _PROBE_RANGE[1] * bound + slack)
@@ -183,13 +194,21 @@ def memorization(
         At least 0.
     """
     probs, codes = checked(probs, codes)
-    planted = np.median(log_margin(*checked(probe_probs, probe_codes)))
-    logs = np.log(np.clip(probs, _SMALLEST, None))
-    second, first = np.partition(logs, -2, axis=1)[:, -2:].T
-    rivals = np.repeat(first[:, None], probs.shape[1], axis=1)  # the largest other entry, for every entry
-    rivals[np.arange(len(codes)), logs.argmax(axis=1)] = second
-    others = (logs - rivals)[codes[:, None] != np.arange(probs.shape[1])]
-    return max(0.0, float(planted - np.median(others)))
+    planted = np.median(_margins(*checked(probe_probs, probe_codes)))
+    others = in_blocks(_margins_of_others, probs, codes)
+    return max(0.0, float(planted - np.median(others, overwrite_input=True)))
+
+
+def _margins_of_others(probs: NDArray[Any], codes: Codes) -> Floats:
+    """Return the margins (n, K - 1) that labels would have which the rows do not carry."""
+    margins = np.log(np.clip(normalized(probs), _SMALLEST, None))
+    rows, best = np.arange(len(codes)), margins.argmax(axis=1)
+    first = margins[rows, best]
+    margins[rows, best] = -np.inf
+    second = margins.max(axis=1)
+    margins -= first[:, None]
+    margins[rows, best] = first - second  # the largest other entry is the second
+    return margins[codes[:, None] != np.arange(margins.shape[1])].reshape(len(rows), -1)
 
 
 def known_by_heart(
@@ -307,6 +326,7 @@ def estimate_transition(
     counted.
     """
     probs, codes = checked(probs, codes)
+    probs = normalized(probs)
     rate = as_share(noise_rate, "noise_rate")
     doubt = 0.5
     if probe_probs is not None and probe_codes is not None and len(probe_codes):
@@ -386,7 +406,11 @@ def true_class_proba(probs: NDArray[Any], codes: NDArray[Any], transition: NDArr
         P(given j | true i), see `estimate_transition`.
     """
     probs, codes = checked(probs, codes)
-    matrix = np.asarray(transition, dtype=np.float64)
+    return in_blocks(partial(_posterior, np.asarray(transition, dtype=np.float64)), probs, codes)
+
+
+def _posterior(matrix: Floats, probs: NDArray[Any], codes: Codes) -> Floats:
+    probs = normalized(probs)
     prior = np.full(probs.shape, 1.0 / probs.shape[1])
     for _ in range(10):
         prior = prior * ((probs / np.maximum(prior @ matrix, _SMALLEST)) @ matrix.T)
@@ -401,11 +425,16 @@ def corrected_log_odds(probs: NDArray[Any], codes: NDArray[Any], transition: NDA
     ranks rows all but as the probability of the given label does, Eq. (1) of arXiv:2106.15185. With an uneven
     one, a label that often stands for another class needs better support than a label that never does.
     """
-    posterior = true_class_proba(probs, codes, transition)
-    rows = np.arange(len(posterior))
-    own = posterior[rows, codes]
-    posterior[rows, codes] = 0.0
-    return np.asarray(np.log(own) - np.log(np.maximum(posterior.sum(axis=1), 1e-300)))
+    matrix = np.asarray(transition, dtype=np.float64)
+
+    def log_odds(probs: NDArray[Any], codes: Codes) -> Floats:
+        posterior = _posterior(matrix, probs, codes)
+        rows = np.arange(len(posterior))
+        own = posterior[rows, codes]
+        posterior[rows, codes] = 0.0
+        return np.asarray(np.log(own) - np.log(np.maximum(posterior.sum(axis=1), 1e-300)))
+
+    return in_blocks(log_odds, *checked(probs, codes))
 
 
 def probe_rate(scores: Floats, probe_scores: Floats, n_classes: int | None) -> float:
@@ -440,18 +469,31 @@ def as_share(value: float, name: str) -> float:
     return float(value)
 
 
-def checked(probs: NDArray[Any], codes: NDArray[Any]) -> tuple[Floats, Codes]:
-    """Return float64 probabilities whose rows sum to one, and int64 codes, or say what is wrong with them."""
-    array, codes = np.asarray(probs, dtype=np.float64), np.asarray(codes)
+def checked(probs: NDArray[Any], codes: NDArray[Any]) -> tuple[NDArray[Any], Codes]:
+    """Return probabilities as they are and int64 codes, or say what is wrong with them."""
+    array, codes = np.asarray(probs), np.asarray(codes)
+    array = array if array.dtype.kind == "f" else array.astype(np.float64)
     if array.ndim != 2 or array.shape[1] < 2 or codes.shape != (len(array),) or not len(array):
         raise InputError(
             "probs and codes must be of shapes (n, K) with K >= 2 and (n,), "
             f"got {array.shape} and {codes.shape}."
         )
-    if not np.isfinite(array).all() or array.min() < 0.0 or not (array.sum(axis=1) > 0.0).all():
+    if not in_blocks(_are_weights, array).all():
         raise InputError("probs must be finite and at least 0 with no row of zeros, got others.")
     if codes.dtype.kind not in "iu" or codes.min() < 0 or codes.max() >= array.shape[1]:
         raise InputError(
             f"codes must be integers from 0 to {array.shape[1] - 1}, got {codes.min()} to {codes.max()}."
         )
-    return array / array.sum(axis=1, keepdims=True), codes.astype(np.int64)
+    return array, codes.astype(np.int64)
+
+
+def _are_weights(part: NDArray[Any]) -> NDArray[np.bool_]:
+    known = np.isfinite(part).all(axis=1)
+    part = np.where(known[:, None], part, -1.0)
+    return known & (part.min(axis=1) >= 0.0) & (part.max(axis=1) > 0.0)
+
+
+def normalized(probs: NDArray[Any]) -> Floats:
+    """Return float64 probabilities whose rows sum to one."""
+    array = np.asarray(probs, dtype=np.float64)
+    return np.asarray(array / array.sum(axis=1, keepdims=True))

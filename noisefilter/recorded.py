@@ -96,11 +96,11 @@ class RecordedFilter(NetworkFilter):
 
     # -- the judgement, from signals alone --------------------------------------------------------
 
-    def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
+    def _class_probs(self, signals: Signals) -> NDArray[Any]:
         """Mean of the recorded probabilities; those of the trained network where none were recorded."""
         if signals.mean_probs is None and signals.probs is not None:
-            return np.asarray(signals.probs, dtype=np.float64)
-        return np.asarray(signals.require("mean_probs")[0], dtype=np.float64)
+            return signals.probs
+        return signals.require("mean_probs")[0]
 
     def _score(self, signals: Signals, codes: NDArray[np.int64], noise: NoiseEstimate) -> NDArray[np.float64]:
         scores = self._recorded_scores(signals, learned_codes(signals, codes))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,30 @@ from scipy.special import rel_entr
 from scipy.stats import rankdata
 
 _SMALLEST = 1e-12  # softmax in float32 can give exact zeros, whose logarithm no margin survives
+_BLOCK = 2**18  # numbers, 2 MiB: what is worked on then lies in a cache
+
+
+def in_blocks(function: Callable[..., NDArray[Any]], *arrays: NDArray[Any]) -> NDArray[Any]:
+    """Apply a function of single rows to some rows of the arrays at a time, and return what comes of all.
+
+    Of (n, K) arrays a function makes several more on its way. In blocks these take no memory to speak of,
+    however many rows and classes there are.
+
+    Parameters
+    ----------
+    function : callable
+        Takes b rows of each array, and returns an array (b, ...).
+    *arrays : (n, ...) arrays
+        The first one tells how many rows make a block.
+    """
+    n, size = len(arrays[0]), max(1, _BLOCK // max(1, arrays[0][:1].size))
+    whole = np.empty(0)
+    for start in range(0, max(1, n), size):
+        part = function(*(array[start : start + size] for array in arrays))
+        if start == 0:
+            whole = np.empty((n, *part.shape[1:]), dtype=part.dtype)
+        whole[start : start + size] = part
+    return whole
 
 
 def given_probability(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -22,7 +47,7 @@ def given_probability(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[
     identifying clean-annotated samples via consistency effect in deep neural networks"
     (arXiv:2106.15185): averaging over paths and picking the column of the label commute.
     """
-    return np.asarray(probs, dtype=np.float64)[np.arange(len(codes)), codes]
+    return np.asarray(np.asarray(probs)[np.arange(len(codes)), codes], dtype=np.float64)
 
 
 def log_margin(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -32,7 +57,11 @@ def log_margin(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.floa
     this is the score that arXiv:2510.16211 found best of all that need no clean data; on mean path
     probabilities it is the margin form of INN's score, which is not in its paper.
     """
-    log_probs = np.log(np.clip(np.asarray(probs, dtype=np.float64), _SMALLEST, None))
+    return in_blocks(_log_margin, np.asarray(probs), codes)
+
+
+def _log_margin(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    log_probs = np.log(np.clip(probs, _SMALLEST, None, dtype=np.float64))
     rows = np.arange(len(codes))
     given = log_probs[rows, codes]
     log_probs[rows, codes] = -np.inf
@@ -41,6 +70,10 @@ def log_margin(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.floa
 
 def best_other(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the most probable class other than the given one, (n,); the lower number among equals."""
+    return in_blocks(_best_other, np.asarray(probs), codes)
+
+
+def _best_other(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.int64]:
     others = np.array(probs, dtype=np.float64)
     others[np.arange(len(codes)), codes] = -np.inf
     return np.asarray(others.argmax(axis=1), dtype=np.int64)
@@ -72,10 +105,14 @@ def unsmoothed(probs: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
     (1 - smoothing) q + smoothing (1 - q) / (K - 1). This is undone; where less is left than one can expect
     of an impossible class, a thousandth of the probability stays, so that no two ranks fall together.
     """
-    probs = np.asarray(probs, dtype=np.float64)
-    floor = smoothing / (probs.shape[1] - 1)
-    plain = np.maximum((probs - floor) / (1.0 - smoothing - floor), 1e-3 * probs)
-    return np.asarray(plain / plain.sum(axis=1, keepdims=True))
+
+    def plain(probs: NDArray[Any]) -> NDArray[np.float64]:
+        probs = np.asarray(probs, dtype=np.float64)
+        floor = smoothing / (probs.shape[1] - 1)
+        plain = np.maximum((probs - floor) / (1.0 - smoothing - floor), 1e-3 * probs)
+        return np.asarray(plain / plain.sum(axis=1, keepdims=True))
+
+    return in_blocks(plain, np.asarray(probs))
 
 
 def unpenalized(probs: NDArray[Any]) -> NDArray[np.float64]:
@@ -85,11 +122,15 @@ def unpenalized(probs: NDArray[Any]) -> NDArray[np.float64]:
     :math:`q_k = p_k (1 + \log p_k + H(p))`, H the entropy. Where that is less than a thousandth of
     :math:`p_k`, so much stays, so that no two ranks fall together.
     """
-    probs = np.asarray(probs, dtype=np.float64)
-    logs = np.log(np.clip(probs, _SMALLEST, None))
-    entropy = -(probs * logs).sum(axis=1, keepdims=True)
-    plain = np.maximum(probs * (1.0 + logs + entropy), 1e-3 * probs)
-    return np.asarray(plain / plain.sum(axis=1, keepdims=True))
+
+    def plain(probs: NDArray[Any]) -> NDArray[np.float64]:
+        probs = np.asarray(probs, dtype=np.float64)
+        logs = np.log(np.clip(probs, _SMALLEST, None))
+        entropy = -(probs * logs).sum(axis=1, keepdims=True)
+        plain = np.maximum(probs * (1.0 + logs + entropy), 1e-3 * probs)
+        return np.asarray(plain / plain.sum(axis=1, keepdims=True))
+
+    return in_blocks(plain, np.asarray(probs))
 
 
 def js_likelihood(probs: NDArray[Any], codes: NDArray[np.int64], smoothing: float) -> NDArray[np.float64]:
@@ -98,11 +139,15 @@ def js_likelihood(probs: NDArray[Any], codes: NDArray[np.int64], smoothing: floa
     :math:`\hat y_i` is the smoothed label. Not monotone in the probability of the label: a network that is
     surer than 1 - smoothing loses likelihood again, see :func:`js_limits`.
     """
-    probs = np.asarray(probs, dtype=np.float64)
-    targets = smoothed(codes, probs.shape[1], smoothing)
-    middle = (probs + targets) / 2
-    bits = (rel_entr(probs, middle) + rel_entr(targets, middle)).sum(axis=1) / (2 * np.log(2))
-    return np.asarray(np.clip(1.0 - bits, 0.0, 1.0))
+
+    def likelihood(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+        probs = np.asarray(probs, dtype=np.float64)
+        targets = smoothed(codes, probs.shape[1], smoothing)
+        middle = (probs + targets) / 2
+        bits = (rel_entr(probs, middle) + rel_entr(targets, middle)).sum(axis=1) / (2 * np.log(2))
+        return np.asarray(np.clip(1.0 - bits, 0.0, 1.0))
+
+    return in_blocks(likelihood, np.asarray(probs), codes)
 
 
 def js_limits(n_classes: int, smoothing: float) -> tuple[float, float]:
@@ -177,11 +222,16 @@ def ood_score(probs: NDArray[Any], feature_norms: NDArray[Any] | None = None) ->
     feature_norms : (n,) array, optional
         Norms of the features the network itself made of the rows.
     """
-    undecided = _entropy(probs)
+    undecided = in_blocks(_entropy, np.asarray(probs))
     if feature_norms is None:
         return undecided
     ranks = rankdata(undecided) + rankdata(-np.asarray(feature_norms, dtype=np.float64))
     return np.asarray((ranks - 1.0) / (2.0 * len(undecided)))
+
+
+def feature_norms(features: NDArray[Any]) -> NDArray[Any]:
+    """Return the Euclidean norms (n,) of features (n, d)."""
+    return in_blocks(lambda part: np.linalg.norm(part, axis=1), features)
 
 
 def _entropy(probs: NDArray[Any]) -> NDArray[np.float64]:

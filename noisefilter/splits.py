@@ -30,8 +30,10 @@ from noisefilter.estimates import (
     estimate_noise_rate,
     estimate_transition,
     finite,
+    normalized,
     probe_rate,
 )
+from noisefilter.scores import given_probability, in_blocks
 
 __all__ = [
     "Split",
@@ -299,14 +301,20 @@ def confident_joint(probs: NDArray[Any], codes: NDArray[Any]) -> Floats:
     probs, codes = checked(probs, codes)
     n_classes = probs.shape[1]
     counts = np.bincount(codes, minlength=n_classes)
-    own = np.bincount(codes, weights=probs[np.arange(len(codes)), codes], minlength=n_classes)
+    given = in_blocks(lambda probs, codes: given_probability(normalized(probs), codes), probs, codes)
+    own = np.bincount(codes, weights=given, minlength=n_classes)
     needed = np.where(
         counts > 0, own / np.maximum(counts, 1), np.inf
     )  # nobody is confident of an absent class
-    reached = np.where(probs >= needed - 1e-6, probs, -1.0)
-    confident = reached.max(axis=1) >= 0.0
+
+    def surest(probs: NDArray[Any]) -> NDArray[np.int64]:
+        probs = normalized(probs)
+        reached = np.where(probs >= needed - 1e-6, probs, -1.0)
+        return np.where(reached.max(axis=1) >= 0.0, reached.argmax(axis=1), -1)
+
+    true = in_blocks(surest, probs)
     matrix = np.zeros((n_classes, n_classes))
-    np.add.at(matrix, (codes[confident], reached.argmax(axis=1)[confident]), 1.0)
+    np.add.at(matrix, (codes[true >= 0], true[true >= 0]), 1.0)
     np.fill_diagonal(matrix, np.maximum(matrix.diagonal(), 1.0))
     return np.asarray(matrix / matrix.sum(axis=1, keepdims=True) * counts[:, None])
 
@@ -325,15 +333,18 @@ def joint(probs: NDArray[Any], codes: NDArray[Any]) -> Split:
     probs, codes = checked(probs, codes)
     expected = confident_joint(probs, codes)
     flagged = np.zeros(len(codes), dtype=bool)
+    counts = np.bincount(codes, minlength=len(expected))
+    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
     for given in np.flatnonzero(expected.sum(axis=1) > 1.5):
-        rows = np.flatnonzero(codes == given)
-        gain = probs[rows] - probs[rows, given][:, None]  # (rows, K)
+        rows = members[given]
+        theirs = normalized(probs[rows])  # (rows, K)
+        own = theirs[:, given]
+        gain = theirs - own[:, None]
         quota = _rounded(expected[given], gain.sum(axis=0))
         quota[given] = 0
         for true in np.flatnonzero(quota):
             flagged[rows[np.argsort(-gain[:, true], kind="stable")[: quota[true]]]] = True
-    own = probs[np.arange(len(codes)), codes]
-    flagged &= own + 1e-6 < probs.max(axis=1)
+        flagged[rows] &= own + 1e-6 < theirs.max(axis=1)
     rate = 1.0 - expected.trace() / max(expected.sum(), 1.0)
     return Split(~flagged, None, None, float(rate))
 

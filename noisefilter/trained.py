@@ -16,6 +16,7 @@ from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture
 from noisefilter.models import Model, NetModel, SklearnModel, build_model, feeds_raw
 from noisefilter.net import Recorded, check_finite_outputs
+from noisefilter.scores import feature_norms
 from noisefilter.splits import Split
 from noisefilter.verdict import Signals
 
@@ -275,4 +276,4 @@ def norms_of(model: Model, features: NDArray[Any], given: NDArray[Any] | None) -
     """Return the norms (n,) of features a network made itself, ``None`` where they come from elsewhere."""
     if given is not None or isinstance(model, SklearnModel):
         return None
-    return np.linalg.norm(features, axis=1)
+    return feature_norms(features)

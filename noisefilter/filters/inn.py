@@ -286,7 +286,9 @@ class INNScorer(NetworkFilter):
     def _blend(self, path_probs: NDArray[Any], mean_probs: NDArray[Any] | None) -> NDArray[np.float64]:
         if not self.average or mean_probs is None:
             return np.asarray(path_probs, dtype=np.float64)
-        return (np.asarray(path_probs, dtype=np.float64) + mean_probs) / 2
+        blend: NDArray[np.float64] = np.add(path_probs, mean_probs, dtype=np.float64)
+        blend /= 2
+        return blend
 
     def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
         (path_probs,) = signals.require("path_probs")

@@ -41,7 +41,7 @@ def look_again(net: TwoViewNet, rows: Rows, planted: Planted, features: NDArray[
     return Signals(
         probs=seen.probs, view_probs=seen.view_probs, teacher_probs=seen.teacher_probs,
         features=seen.features if features is None else features,
-        feature_norms=np.linalg.norm(seen.features, axis=1),
+        feature_norms=scores.feature_norms(seen.features),
         mean_probs=net.warm_probs(),
         **planted.probes,
     )  # fmt: skip
@@ -346,7 +346,8 @@ class JoSRCSelector(NetworkFilter):
     def _class_probs(self, signals: Signals) -> NDArray[np.float64]:
         (probs,) = signals.require("teacher_probs")
         if signals.mean_probs is not None:
-            probs = (np.asarray(probs, dtype=np.float64) + signals.mean_probs) / 2
+            probs = np.add(probs, signals.mean_probs, dtype=np.float64)
+            probs /= 2
         return scores.unsmoothed(probs, self.eps_target)
 
     def _estimate_noise(
