@@ -163,8 +163,10 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         features = check_features(features, len(labels.codes))
         rng = check_random_state(self._seed())
         signals, fitted = self._collect(rows, labels.codes, len(labels.classes), features, rng)
-        self.fit_signals(signals.with_class_order(np.argsort(labels.order)), labels.given)
-        self._fitted = fitted
+        signals.check(len(labels.codes), len(labels.classes))
+        verdict = self._judge(signals, labels)
+        kept = signals.with_class_order(np.argsort(labels.order)) if self.keep_signals else None
+        self._take(verdict, kept, fitted)
         self.__dict__.update(columns)
         return self
 
@@ -191,14 +193,19 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
         labels = check_labels(y)
         signals.check(len(labels.codes), len(labels.classes))
         verdict = self._judge(signals.with_class_order(labels.order), labels)
+        # A network fitted to other signals must not judge for these.
+        self._take(verdict, signals if self.keep_signals else None, fitted=None)
+        return self
+
+    def _take(self, verdict: Verdict, signals: Signals | None, fitted: Any) -> None:
+        """Let a fit that has come through be seen."""
         for name in ("signals_", "n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)
-        self.classes_ = labels.classes
+        self.classes_ = verdict.classes
         self.verdict_ = verdict
-        if self.keep_signals:
+        if signals is not None:
             self.signals_ = signals
-        self._fitted = None  # a network fitted to other signals must not judge for these
-        return self
+        self._fitted = fitted
 
     def _training_key(self, seed: int) -> Any:
         """Return what the signals of a fit depend on beside the data, or None if two fits are never alike.

@@ -170,7 +170,11 @@ class Signals:
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         given = {name: getattr(self, name) for name in _AXES if self.has(name)}
-        changed = {name: value[..., order] for name, value in given.items() if _AXES[name].endswith("K")}
+        changed = {
+            name: np.take(value, order, axis=-1)  # unlike value[..., order], row by row in memory
+            for name, value in given.items()
+            if _AXES[name].endswith("K")
+        }
         changed |= {name: rank[value] for name, value in given.items() if _NUMBERED.get(name) == "K"}
         peer = None if self.peer is None else self.peer.with_class_order(order)
         return replace(self, **changed, peer=peer)
