@@ -351,10 +351,10 @@ class TwoViewNet(Net):
 
     def _set_limits(self, codes: Tensor) -> None:
         """Note the likelihood that the wanted share of each class has reached in this epoch."""
-        for code in range(len(self.limits_)):
-            own = self.likelihoods_[codes == code]
-            if len(own):
-                self.limits_[code] = torch.quantile(own, 1.0 - self.least_clean)
+        counts = torch.bincount(codes, minlength=len(self.limits_))
+        for code, rows in enumerate(torch.argsort(codes, stable=True).split(counts.tolist())):
+            if len(rows):
+                self.limits_[code] = torch.quantile(self.likelihoods_[rows], 1.0 - self.least_clean)
 
     # -- one batch --------------------------------------------------------------------------------
 

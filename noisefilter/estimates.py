@@ -6,12 +6,12 @@ shape (n, K) with rows that sum to one.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.sparse import csr_array
 
 from noisefilter.errors import InputError, ParameterError
 from noisefilter.scores import in_blocks, log_margin
@@ -326,17 +326,21 @@ def estimate_transition(
     counted.
     """
     probs, codes = checked(probs, codes)
-    probs = normalized(probs)
     rate = as_share(noise_rate, "noise_rate")
     doubt = 0.5
     if probe_probs is not None and probe_codes is not None and len(probe_codes):
         doubt = float(np.clip(1.0 / (1.0 + memorization(probs, codes, probe_probs, probe_codes)), 0.3, 0.97))
-    members = _anchors(probs)
     n_classes = probs.shape[1]
-    carried = members.T.astype(np.float64) @ np.eye(n_classes)[codes]  # (K predicted, K given)
-    excess = np.clip((carried - doubt * (members.T @ probs)) / (1.0 - doubt), 0.0, carried)
-    off_diagonal = _shrunk(excess, carried, members.sum(axis=0), 1.0 / (1.0 - doubt) ** 2)
-    mass = (probs == probs.max(axis=1, keepdims=True)).mean(axis=0)
+    n_anchors, promised, carried = np.zeros(n_classes), *np.zeros((2, n_classes, n_classes))
+    top, members = _predicted(probs)
+    for k, rows in enumerate(members):
+        anchors = rows[top[rows] >= np.median(top[rows])] if len(rows) else rows
+        n_anchors[k] = len(anchors)
+        promised[k] = normalized(probs[anchors]).sum(axis=0)
+        carried[k] = np.bincount(codes[anchors], minlength=n_classes)  # of each given label
+    excess = np.clip((carried - doubt * promised) / (1.0 - doubt), 0.0, carried)
+    off_diagonal = _shrunk(excess, carried, n_anchors, 1.0 / (1.0 - doubt) ** 2)
+    mass = np.array([len(rows) for rows in members]) / len(codes)
     mass = mass / mass.sum()  # how common each true class is
     seen = max(float(mass @ off_diagonal.sum(axis=1)), _SMALLEST)
     off_diagonal = _dominated(off_diagonal * min(2.0, max(1.0, rate / seen)))
@@ -345,14 +349,16 @@ def estimate_transition(
     return off_diagonal + np.diag(1.0 - off_diagonal.sum(axis=1))
 
 
-def _anchors(probs: Floats) -> NDArray[np.bool_]:
-    """Mark, per class, the surer half of the rows predicted so, (n, K)."""
-    top = probs.max(axis=1)
-    predicted = probs == top[:, None]  # both classes of a tie, so that no class comes first
-    members: NDArray[np.bool_] = np.zeros(probs.shape, dtype=bool)
-    for k in np.flatnonzero(predicted.any(axis=0)):
-        members[:, k] = predicted[:, k] & (top >= np.median(top[predicted[:, k]]))
-    return members
+def _predicted(probs: NDArray[Any]) -> tuple[Floats, list[Codes]]:
+    """Return the largest probability of each row, and the rows predicted each class, ascending.
+
+    Of a tie both classes are predicted, so that no class comes first.
+    """
+    top = in_blocks(lambda part: normalized(part).max(axis=1), probs)
+    best = in_blocks(lambda part: normalized(part) == normalized(part).max(axis=1, keepdims=True), probs)
+    rows, classes = np.nonzero(best)
+    counts = np.bincount(classes, minlength=probs.shape[1])
+    return top, np.split(rows[np.argsort(classes, kind="stable")], np.cumsum(counts)[:-1])
 
 
 def _shrunk(excess: Floats, counts: Floats, n_anchors: NDArray[Any], factor: float) -> Floats:
@@ -406,16 +412,42 @@ def true_class_proba(probs: NDArray[Any], codes: NDArray[Any], transition: NDArr
         P(given j | true i), see `estimate_transition`.
     """
     probs, codes = checked(probs, codes)
-    return in_blocks(partial(_posterior, np.asarray(transition, dtype=np.float64)), probs, codes)
+    return in_blocks(_Channel(transition).posterior, probs, codes)
 
 
-def _posterior(matrix: Floats, probs: NDArray[Any], codes: Codes) -> Floats:
-    probs = normalized(probs)
-    prior = np.full(probs.shape, 1.0 / probs.shape[1])
-    for _ in range(10):
-        prior = prior * ((probs / np.maximum(prior @ matrix, _SMALLEST)) @ matrix.T)
-    posterior = np.maximum(prior * matrix[:, codes].T, 1e-300)
-    return np.asarray(posterior / posterior.sum(axis=1, keepdims=True))
+class _Channel:
+    """How true classes turn into given labels: P(given j | true i), (K, K), for many products with it.
+
+    Where classes are many, most pairs were never met; `estimate_transition` gives those of a row one rate.
+    Products are then made of that rate, and of what few other entries add.
+    """
+
+    def __init__(self, transition: NDArray[Any]):
+        self.matrix = np.asarray(transition, dtype=np.float64)
+        self.usual = np.median(self.matrix, axis=1)
+        rest = self.matrix - self.usual[:, None]
+        self.few = 16 * np.count_nonzero(rest) < rest.size  # twice as fast then, at least
+        self.rest = csr_array(rest) if self.few else rest
+
+    def given(self, true: Floats) -> Floats:
+        """Turn weights of true classes (K, b) into those of given labels."""
+        return np.asarray(self.rest.T @ true + self.usual @ true if self.few else self.matrix.T @ true)
+
+    def true(self, given: Floats) -> Floats:
+        """Turn weights of given labels (K, b) into those of true classes."""
+        if not self.few:
+            return np.asarray(self.matrix @ given)
+        return np.asarray(self.rest @ given + np.outer(self.usual, given.sum(axis=0)))
+
+    def posterior(self, probs: NDArray[Any], codes: Codes) -> Floats:
+        """Return P(true class k | row, given label), (b, K)."""
+        seen = np.ascontiguousarray(normalized(probs).T)  # (K, b)
+        prior = np.full(seen.shape, 1.0 / len(seen))
+        for _ in range(10):
+            prior *= self.true(seen / np.maximum(self.given(prior), _SMALLEST))
+            np.maximum(prior, 0.0, out=prior)  # a difference of the usual rate may round to less
+        posterior = np.maximum(prior * self.matrix[:, codes], 1e-300)
+        return np.ascontiguousarray((posterior / posterior.sum(axis=0)).T)
 
 
 def corrected_log_odds(probs: NDArray[Any], codes: NDArray[Any], transition: NDArray[Any]) -> Floats:
@@ -425,10 +457,10 @@ def corrected_log_odds(probs: NDArray[Any], codes: NDArray[Any], transition: NDA
     ranks rows all but as the probability of the given label does, Eq. (1) of arXiv:2106.15185. With an uneven
     one, a label that often stands for another class needs better support than a label that never does.
     """
-    matrix = np.asarray(transition, dtype=np.float64)
+    channel = _Channel(transition)
 
     def log_odds(probs: NDArray[Any], codes: Codes) -> Floats:
-        posterior = _posterior(matrix, probs, codes)
+        posterior = channel.posterior(probs, codes)
         rows = np.arange(len(posterior))
         own = posterior[rows, codes]
         posterior[rows, codes] = 0.0

@@ -90,7 +90,7 @@ def judge(pred_probs: Any, y: Any, *, score: str = "corrected") -> Verdict:
     if score not in _SCORES:
         raise ParameterError(f"score must be one of {_SCORES}, got {score!r}.")
     labels = check_labels(y)
-    probs = _checked(pred_probs, len(labels.codes), labels.classes)[:, labels.order]
+    probs = np.take(_checked(pred_probs, len(labels.codes), labels.classes), labels.order, axis=1)
     codes, rank = labels.codes, np.argsort(labels.order)
     split = splits.joint(probs, codes)
     counts = splits.confident_joint(probs, codes)  # (K given, K true)
@@ -138,4 +138,5 @@ def _checked(pred_probs: Any, n_samples: int, classes: NDArray[Any]) -> NDArray[
             f"pred_probs must be at least 0 in rows that sum to one, got {probs[row].min():.3g} and a "
             f"sum of {sums[row]:.4g} in row {row}. Logits must pass a softmax first."
         )
-    return np.asarray(probs / sums[:, None])
+    probs /= sums[:, None]
+    return probs

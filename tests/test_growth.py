@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from noisefilter import estimates, scores, splits
+from noisefilter import INNScorer, JoSRCSelector, Signals, SmallLossSelector, estimates, judge, scores, splits
 
 N, K, M = 12_000, 40, 100
 
@@ -41,6 +41,7 @@ WHOLE = {
     "unpenalized": lambda p, *_: scores.unpenalized(p),
     "true_class_proba": lambda p, y, q, z, t: estimates.true_class_proba(p, y, t),
     "memorization": lambda p, y, q, z, _: estimates.memorization(p, y, q, z),
+    "estimate_transition": lambda p, y, q, z, _: estimates.estimate_transition(p, y, 0.2, q, z),
 }
 
 
@@ -69,3 +70,28 @@ def test_blocks_change_nothing(name, size, given, monkeypatch):
     expected = function(probs[:300], codes[:300], *rest)
     monkeypatch.setattr(scores, "_BLOCK", size)
     np.testing.assert_allclose(function(probs[:300], codes[:300], *rest), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "n_bytes"),
+    [
+        # The fields with their classes in another order, the rows that were not planted, and the median over
+        # all other classes; then what the fields are blended to in float64.
+        (SmallLossSelector, {"mean_probs": np.float32}, 4 + 4 + 8),
+        (INNScorer, {"path_probs": np.float64, "mean_probs": np.float32}, 12 + 8 + 8 + 8),
+        (JoSRCSelector, {"teacher_probs": np.float32, "mean_probs": np.float32}, 8 + 8 + 8 + 8 + 8),
+    ],
+)
+def test_what_judging_holds_of_rows_and_classes(kind, fields, n_bytes, given, monkeypatch):
+    monkeypatch.setattr(scores, "_BLOCK", 100 * K)
+    probs, codes, *_ = given
+    planted = {"probe_rows": np.arange(M), "probe_codes": (codes[:M] + 1) % K}
+    norms = {"feature_norms": np.ones(N)} if kind is JoSRCSelector else {}
+    signals = Signals(**{name: probs.astype(dtype) for name, dtype in fields.items()}, **planted, **norms)
+    assert peak(kind(keep_signals=False).fit_signals, (signals, codes)) < (n_bytes + 4) * N * K
+
+
+def test_judge_holds_the_probabilities_in_the_order_of_its_classes(given, monkeypatch):
+    monkeypatch.setattr(scores, "_BLOCK", 100 * K)
+    probs, codes, *_ = given
+    assert peak(judge, (probs, codes)) < 2.5 * probs.nbytes

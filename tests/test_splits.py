@@ -401,6 +401,26 @@ def test_true_class_proba_equals_a_naive_one():
     assert odds == pytest.approx(np.log(own / (1 - own))[plain], rel=1e-6)
 
 
+def test_many_classes_of_one_rate_but_for_few_pairs_equal_a_naive_product():
+    rng = np.random.default_rng(0)
+    matrix = np.repeat(rng.uniform(0, 0.1 / 50, size=(50, 1)), 50, axis=1)
+    matrix[rng.integers(50, size=40), rng.integers(50, size=40)] = rng.uniform(0, 0.3, size=40)
+    matrix[3] = 0.0  # this class is never called another
+    matrix[:, 7] = 0.0  # and this one is called by no label at all, whatever the rate of the others
+    matrix[np.arange(50), np.arange(50)] = 0.0
+    matrix[np.arange(50), np.arange(50)] = 1.0 - matrix.sum(axis=1)
+    probs = rng.dirichlet(np.full(50, 0.05), size=30)
+    codes = rng.integers(50, size=30)
+    prior = np.full((30, 50), 1 / 50)
+    for _ in range(10):
+        prior = prior * ((probs / (prior @ matrix)) @ matrix.T)
+    expected = prior * matrix[:, codes].T
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        estimates.true_class_proba(probs, codes, matrix), expected, rtol=1e-9, atol=1e-12
+    )
+
+
 def test_uniform_noise_leaves_the_ranking_of_the_given_probability():
     probs, codes, _ = task(0)
     transition = np.full((4, 4), 0.05) + 0.8 * np.eye(4)
