@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 from audit import machine
+from published import JOSRC_5
 from skorch.callbacks import Callback
 
 from noisefilter import INNScorer, JoSRCSelector, Net, Signals, SmallLossSelector, plant_noise
@@ -58,10 +59,8 @@ NAMES = ("size", "noise", "rate", "seed", "method")
 PARTS = ("clean", "id", "ood")
 # Precision of the ID and OOD groups at the best and at the last epoch, Table 5 of arXiv:2103.13029.
 PUBLISHED = {
-    ("open_set", 0.2): {"best": (0.6091, 0.5954), "last": (0.4262, 0.5438)},
-    ("open_set", 0.5): {"best": (0.8386, 0.4070), "last": (0.6592, 0.3875)},
-    ("open_set", 0.8): {"best": (0.9631, 0.2667), "last": (0.7284, 0.2460)},
-    ("open_set_pair", 0.4): {"best": (0.4586, 0.6397), "last": (0.4552, 0.4537)},
+    cell: {"best": (id_best / 100, ood_best / 100), "last": (id_last / 100, ood_last / 100)}
+    for cell, (id_best, id_last, ood_best, ood_last) in zip(NOISE, JOSRC_5.values(), strict=True)
 }
 
 
