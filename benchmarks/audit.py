@@ -171,9 +171,6 @@ def run_cell(cell: dict[str, Any], folder: Path, cache: Path | None) -> dict[str
 
 def machine() -> dict[str, Any]:
     """Machine and versions."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
     cpu = next(
         (
             li.split(":")[1].strip()
@@ -186,7 +183,7 @@ def machine() -> dict[str, Any]:
         "threads": int(os.environ.get("OMP_NUM_THREADS", "2")),
         "machine": f"{os.cpu_count()} cores, {cpu or platform.processor()}{card()}",
         "versions": versions() | {"python": platform.python_version()},
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
     }
 
 
@@ -205,6 +202,16 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def commit() -> str:
+    """Return the commit of this checkout; nothing where there is no git."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    except FileNotFoundError:
+        return ""
+    return found.stdout.strip()
 
 
 def rejudge(cell: dict[str, Any], folder: Path, cache: Path) -> dict[str, Any]:

@@ -19,32 +19,35 @@ JOSRC_5 = {
 # D. Park et al., "INN", arXiv:2106.15185. Table 1: best AUC of clean against noisy labels over 50 to 300
 # epochs, and deviation over three runs; by the loss of CE, by that of CE with negative entropy, and by INN.
 INN_1 = {
-    "c10-sym80": {"ce": (0.857, 0.011), "ne": (0.854, 0.012), "inn": (0.885, 0.014)},
-    "c10-sym90": {"ce": (0.756, 0.015), "ne": (0.750, 0.017), "inn": (0.817, 0.018)},
-    "c100-sym80": {"ce": (0.809, 0.005), "ne": (0.807, 0.015), "inn": (0.853, 0.016)},
-    "c100-sym90": {"ce": (0.690, 0.009), "ne": (0.695, 0.011), "inn": (0.717, 0.013)},
-    "c100-asym40": {"ce": (0.589, 0.002), "ne": (0.608, 0.003), "inn": (0.671, 0.005)},
+    "c10-sym80": ((0.857, 0.011), (0.854, 0.012), (0.885, 0.014)),
+    "c10-sym90": ((0.756, 0.015), (0.750, 0.017), (0.817, 0.018)),
+    "c100-sym80": ((0.809, 0.005), (0.807, 0.015), (0.853, 0.016)),
+    "c100-sym90": ((0.690, 0.009), (0.695, 0.011), (0.717, 0.013)),
+    "c100-asym40": ((0.589, 0.002), (0.608, 0.003), (0.671, 0.005)),
 }
-# Tables 2 and D.1: best accuracy, deviation, last accuracy, deviation. "dividemix" is their rerun.
+# Tables 2 and D.1: best and last accuracy, each with its deviation. "dividemix" is their rerun of it.
 INN_2 = {
-    "c10-sym80": {"dividemix": (92.90, 1.08, 92.71, 1.02), "inn": (93.48, 1.01, 93.04, 1.19)},
-    "c10-sym90": {"dividemix": (71.34, 1.43, 68.79, 1.31), "inn": (81.20, 1.05, 80.51, 1.05)},
-    "c100-sym80": {"dividemix": (58.26, 1.01, 57.78, 1.07), "inn": (59.04, 0.98, 58.81, 1.22)},
-    "c100-sym90": {"dividemix": (31.36, 0.67, 31.16, 1.21), "inn": (33.11, 0.82, 32.36, 0.86)},
-    "c100-asym40": {"dividemix": (59.26, 1.08, 53.79, 1.09), "inn": (63.04, 1.10, 59.34, 0.94)},
+    "c10-sym80": {"dividemix": ((92.90, 1.08), (92.71, 1.02)), "inn": ((93.48, 1.01), (93.04, 1.19))},
+    "c10-sym90": {"dividemix": ((71.34, 1.43), (68.79, 1.31)), "inn": ((81.20, 1.05), (80.51, 1.05))},
+    "c100-sym80": {"dividemix": ((58.26, 1.01), (57.78, 1.07)), "inn": ((59.04, 0.98), (58.81, 1.22))},
+    "c100-sym90": {"dividemix": ((31.36, 0.67), (31.16, 1.21)), "inn": ((33.11, 0.82), (32.36, 0.86))},
+    "c100-asym40": {"dividemix": ((59.26, 1.08), (53.79, 1.09)), "inn": ((63.04, 1.10), (59.34, 0.94))},
 }
-# Table D.2: best and last accuracy of their rerun of DivideMix, where noise is lighter.
-INN_D2 = {"c10-sym20": (96.08, 95.68), "c10-sym50": (94.81, 94.13)}
+# Table D.2: the same where noise is lighter, without deviations.
+INN_D2 = {
+    "c10-sym20": {"dividemix": (96.08, 95.68), "inn": (96.11, 95.82)},
+    "c10-sym50": {"dividemix": (94.81, 94.13), "inn": (94.99, 94.83)},
+}
 # Table 3: two classes of CIFAR-10, counted from 1, a tenth of the second; as in Table 2.
 INN_3 = {
-    (1, 2): {"dividemix": (89.23, 0.40, 82.21, 0.57), "inn": (92.82, 0.27, 87.75, 0.77)},
-    (3, 8): {"dividemix": (87.49, 0.68, 82.24, 1.65), "inn": (93.02, 0.12, 91.06, 0.18)},
-    (4, 5): {"dividemix": (79.41, 0.68, 78.35, 0.98), "inn": (82.82, 0.20, 82.79, 0.13)},
-    (7, 9): {"dividemix": (85.64, 0.35, 79.80, 1.92), "inn": (86.33, 0.45, 84.15, 0.25)},
+    (1, 2): {"dividemix": ((89.23, 0.40), (82.21, 0.57)), "inn": ((92.82, 0.27), (87.75, 0.77))},
+    (3, 8): {"dividemix": ((87.49, 0.68), (82.24, 1.65)), "inn": ((93.02, 0.12), (91.06, 0.18))},
+    (4, 5): {"dividemix": ((79.41, 0.68), (78.35, 0.98)), "inn": ((82.82, 0.20), (82.79, 0.13))},
+    (7, 9): {"dividemix": ((85.64, 0.35), (79.80, 1.92)), "inn": ((86.33, 0.45), (84.15, 0.25))},
 }
 
-# J. Li et al., "DivideMix", ICLR 2020, arXiv:2002.07394: best accuracy and mean of the last ten epochs, as INN
-# copies them (Tables 2, D.1 and D.2), but for asymmetric noise, as VRLVMix copies it (Table II: best alone).
+# J. Li et al., "DivideMix", ICLR 2020, arXiv:2002.07394: best accuracy and mean of the last ten epochs, as
+# INN copies them (Tables 2, D.1, D.2); for asymmetric noise the best alone, as VRLVMix copies it (Table II).
 DIVIDEMIX = {
     "c10-sym20": (96.1, 95.7),
     "c10-sym50": (94.6, 94.4),

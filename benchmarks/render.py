@@ -18,6 +18,7 @@ import epoch
 import filters
 import numpy as np
 import openset
+import papers
 import plots
 import pretrain
 import tables
@@ -185,6 +186,12 @@ def rows_a_second() -> str:
     return "\n\n".join([throughput.tables(), *(machine(every(group)) for group in groups)])
 
 
+def papers_tables() -> str:
+    """Tables of the three papers at full size."""
+    records = papers.done()
+    return papers.tables() + (f"\n\n{machine(every(records))}" if records else "")
+
+
 def dividemix_epoch() -> str:
     """What an epoch of DivideMix takes."""
     found = load("epoch")
@@ -205,7 +212,7 @@ SECTIONS = {
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
     "throughput": rows_a_second,
-    "pretrain": without_labels, "training": trainers,
+    "pretrain": without_labels, "training": trainers, "papers": papers_tables,
 }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ NOISE["memorizing"].append(("symmetric", 0.8))
 NOISE["imbalanced"] = [(pair, 0.3) for pair in PAIRS]
 # Best and last accuracy of DivideMix and of INN with DivideMix, INN's Table 3.
 PUBLISHED = {
-    pair: tuple(found[method][place] / 100 for method in ("dividemix", "inn") for place in (0, 2))
+    pair: tuple(number / 100 for method in ("dividemix", "inn") for number, _ in found[method])
     for pair, found in zip(PAIRS, INN_3.values(), strict=True)
 }
 NAMES = ("regime", "noise", "rate", "seed", "method")
