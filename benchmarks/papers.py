@@ -248,12 +248,13 @@ def accuracies(history: list[Record]) -> dict[str, float]:
     return numbers
 
 
-def recorded(estimator: Any, task: Task, histories: Histories) -> Record:
-    """Return what is to be kept of a row's training."""
-    epochs = [record for history in histories.values() for record in history]
+def recorded(name: str, estimator: Any, task: Task, histories: Histories) -> Record:
+    """Return what is to be kept of a training; the epochs wanted are those of the row, also in a trial."""
+    epochs, row = [record for history in histories.values() for record in history], ROWS[name]
     return {
         "epochs": len(epochs),
-        "wanted": estimator.max_epochs * (1 if "trainer" in histories else len(OBJECTIVES)),
+        "wanted": row["trainer"].as_published(**row["changes"]).max_epochs
+        * (1 if "trainer" in histories else len(OBJECTIVES)),
         "rows": len(task.y),
         "wrong": float((task.y != task.truth).mean()),
         "network": estimator.network.__name__,
@@ -292,16 +293,20 @@ def tables() -> str:
         "|---" * 9 + "|",
     ]
     for name, row in ROWS.items():
-        mine = [record for record in records if record["row"] == name and record["complete"]]
+        mine = [record for record in records if record["row"] == name and _counts(record)]
         lines += [_line(name, place, number, mine) for place, number in row["published"].items() if mine]
     parts = ["\n".join(lines)] if len(lines) > 2 else []
-    cut = [_partial(record) for record in records if not record["complete"]]
+    cut = [_partial(record) for record in records if not _counts(record)]
     if cut:
         parts.append("Partial, which are not the numbers of their rows:\n\n" + "\n".join(cut))
     missing = [f"`{name}`" for name in ROWS if name not in {record["row"] for record in records}]
     if missing:
         parts.append(f"Not measured yet: {', '.join(missing)}.")
     return "\n\n".join(parts)
+
+
+def _counts(record: Record) -> bool:
+    return bool(record["complete"] and not record["trial"])
 
 
 def _line(
@@ -331,8 +336,8 @@ def _partial(record: Record) -> str:
     found = record["measured"]
     so_far = ", ".join(f"{MEASURES[name]} {_number(name, found[name])}" for name in MEASURES if name in found)
     return (
-        f"- `{record['row']}`, seed {record['seed']}: {record['epochs']} of {record['wanted']} epochs on "
-        f"{record['device']}; so far {so_far or 'nothing'}."
+        f"- `{record['row']}`, seed {record['seed']}: {record['epochs']} of {record['wanted']} epochs of "
+        f"{record['network']} on {record['rows']:,} images, on {record['device']}: {so_far or 'nothing yet'}."
     )
 
 
@@ -345,7 +350,7 @@ def listed(names: list[str]) -> Iterator[str]:
         (trained, looks), record = passes(row), states.get(name)
         state = "open"
         if record is not None:
-            state = "measured" if record["complete"] else f"{record['epochs']} of {record['wanted']} epochs"
+            state = "measured" if _counts(record) else f"{record['epochs']} of {record['wanted']} epochs"
         yield (
             f"{name}: {row['trainer'].__name__}, {own.network.__name__}, {own.max_epochs} epochs; "
             f"{row['data']}, {row['noise']} {row['rate']:g}; "
@@ -369,7 +374,7 @@ def chosen(patterns: list[str]) -> list[str]:
 
 
 def run_row(name: str, seed: int, args: argparse.Namespace, clock: Clock) -> Record | None:
-    """Train a row as far as the time goes; None where not one epoch has ended."""
+    """Train a row as far as the time goes; None where that is not far enough to say anything."""
     about = machine()  # at once: whatever is wrong with it must not cost a training
     row, changes = ROWS[name], {"network": NETWORKS[args.network]} if args.network else {}
     estimator = row["trainer"].as_published(**row["changes"] | changes, random_state=seed)
@@ -386,8 +391,8 @@ def run_row(name: str, seed: int, args: argparse.Namespace, clock: Clock) -> Rec
     histories, complete = train(name, estimator, task, folder, clock)
     record = None
     if any(histories.values()):
-        record = {"row": name, "seed": seed, "complete": complete, "noise": noise_file(row, seed)}
-        record |= recorded(estimator, task, histories) | about
+        record = {"row": name, "seed": seed, "complete": complete, "trial": is_trial(args)}
+        record |= {"noise": noise_file(row, seed)} | recorded(name, estimator, task, histories) | about
         record["commit"] = args.commit or about["commit"]
     if record is not None and args.out is not None:
         keep(record, args.out)
@@ -435,14 +440,18 @@ def main(given: list[str] | None = None) -> None:
         return
     torch.set_num_threads(machine()["threads"])
     clock = Clock(args.budget)
-    there = {(r["row"], r["seed"]) for r in done(args.out) if r["complete"]} if args.out else set()
+    there = {
+        (record["row"], record["seed"])
+        for record in (done(args.out) if args.out else [])
+        if record["complete"] and record["trial"] == is_trial(args)
+    }
     for seed, name in product(args.seeds, chosen(args.rows)):
         if (name, seed) in there:
             print(f"{name}, seed {seed}: already there")
             continue
         record = run_row(name, seed, args, clock)
         if record is None:
-            print(f"{name}, seed {seed}: not one epoch ended in time")
+            print(f"{name}, seed {seed}: not one more epoch ended in time")
         else:
             print(json.dumps({key: value for key, value in record.items() if key != "history"}), flush=True)
         if record is None or not record["complete"]:

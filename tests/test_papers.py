@@ -222,14 +222,14 @@ class Ticking:
 
 
 @pytest.mark.parametrize(
-    "name, n, epochs, wanted",
+    "name, n, epochs, n_epochs",  # of one training, of all of the row
     [("josrc2-sym20", 100, 4, 4), ("dividemix-c10-sym80", 100, 4, 4), ("inn1-c10-sym80", 40, 2, 6)],
 )
 def test_a_budget_stops_and_the_next_call_goes_on_to_the_same_bits(
-    papers, pieces, folder, tmp_path, monkeypatch, name, n, epochs, wanted
+    papers, pieces, folder, tmp_path, monkeypatch, name, n, epochs, n_epochs
 ):
     whole = trial(papers, folder, tmp_path / "whole", name, n, epochs)
-    assert whole["complete"] and whole["epochs"] == whole["wanted"] == wanted
+    assert whole["complete"] and whole["trial"] and whole["epochs"] == n_epochs < whole["wanted"]
     monkeypatch.setattr(papers, "Clock", lambda minutes: pieces.Clock(minutes, Ticking()))
     monkeypatch.setattr(pieces, "PART", 400_000)
     monkeypatch.setattr(papers.np, "savez_compressed", None)  # the noise is there by now
@@ -244,10 +244,26 @@ def test_a_budget_stops_and_the_next_call_goes_on_to_the_same_bits(
         assert len(seen) < 20
     assert len(seen) > 1
     done = [record["epochs"] for record in seen]
-    assert done == sorted(done) and 0 < done[0] < wanted == done[-1]
+    assert done == sorted(done) and 0 < done[0] < n_epochs == done[-1]
     for key in ("measured", "history", "wrong", "noise"):
         assert seen[-1][key] == whole[key]
     assert seen[-1]["history"] != seen[0]["history"]
+
+
+def test_scores_are_those_of_the_scorer(papers, pieces, folder, rows, tmp_path):
+    """The table looks at one training many times, so its score is put together from the scorer's parts."""
+    row = rows["inn1-c10-sym80"]
+    task = papers.planted(folder, row, 0).shrunk(60)
+    published = row["trainer"].as_published
+    scorer = published(network=papers.SmallCNN, max_epochs=2, random_state=0).fit(task.X, task.y)
+    scores = papers.Scores("row", scorer, task, tmp_path, pieces.Clock())
+    fitted = scorer._network()
+    scores.ranked(fitted.h.net, "ce", 2)
+    found = scores.ranked(fitted.f.net, "inn", 2)
+    assert found == {"auc": papers.clean_auc(scorer.scores_, task.y != task.truth)}
+    own = scores.ranked(fitted.f.net, "ne", 2)
+    assert own == {"auc": papers.clean_auc(fitted.probs[range(60), scores.codes], task.y != task.truth)}
+    assert found != own
 
 
 def test_a_row_that_is_there_is_not_run_again(papers, folder, tmp_path, monkeypatch, capsys):
@@ -300,10 +316,10 @@ def test_a_checkpoint_in_parts_is_put_together(pieces, tmp_path, monkeypatch):
 # --- what is shown --------------------------------------------------------------------------------
 
 
-def record(row, seed=0, complete=True, epochs=200, **measured):
+def record(row, seed=0, complete=True, trial=False, epochs=200, **measured):
     return {
-        "row": row, "seed": seed, "complete": complete, "epochs": epochs, "wanted": 200, "device": "a GPU",
-        "measured": measured,
+        "row": row, "seed": seed, "complete": complete, "trial": trial, "epochs": epochs, "wanted": 200,
+        "rows": 50_000, "network": "JoSRCNetwork", "device": "a GPU", "measured": measured,
     }  # fmt: skip
 
 
@@ -325,14 +341,18 @@ def test_a_result_stands_beside_the_printed_number(papers, monkeypatch):
     assert "`josrc1-sym20`" not in papers.tables().split("Not measured yet")[1]
 
 
-def test_a_partial_result_is_not_the_number_of_its_row(papers, monkeypatch):
-    monkeypatch.setattr(
-        papers, "done", lambda: [record("josrc1-sym20", complete=False, epochs=120, best=61.5)]
-    )
+@pytest.mark.parametrize("state", [{"complete": False}, {"trial": True}], ids=["cut", "trial"])
+def test_a_partial_result_is_not_the_number_of_its_row(papers, monkeypatch, capsys, state):
+    found = record("josrc1-sym20", epochs=120, best=61.5, **state)
+    monkeypatch.setattr(papers, "done", lambda: [found])
     text = papers.tables()
     assert not any(line.startswith("| `") for line in text.splitlines())
-    assert "- `josrc1-sym20`, seed 0: 120 of 200 epochs on a GPU; so far accuracy, best epoch 61.50." in text
+    assert (
+        "- `josrc1-sym20`, seed 0: 120 of 200 epochs of JoSRCNetwork on 50,000 images, on a GPU: accuracy, "
+        "best epoch 61.50." in text
+    )
     papers.main(["--list", "--rows", "josrc1-sym20"])
+    assert "; 120 of 200 epochs\n" in capsys.readouterr().out
 
 
 def test_measures_are_read_off_the_epochs(papers):
