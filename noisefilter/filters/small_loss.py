@@ -41,9 +41,10 @@ class SmallLossSelector(RecordedFilter):
         :mod:`noisefilter.networks` or your own class; sizes are filled in by name (``n_inputs`` or
         ``n_channels`` and ``image_size``, ``n_classes``).
     max_epochs : int, optional
-        At most, where there are `probes` and no second phase: when the network begins to know planted labels
-        by heart (:func:`noisefilter.estimates.known_by_heart`), it is trained anew for the epochs before that
-        alone, in which its learning rate falls as it would have in all. Default 30.
+        At most, where there are `probes` and no second phase: when the network knows planted labels by heart
+        (:func:`noisefilter.estimates.known_by_heart`) and its margins no longer tell them from other rows as
+        well as before, it is trained anew for the epochs before that alone, in which its learning rate falls
+        as it would have in all. Default 30.
     batch_size : int, optional
         Default 128, fewer below 2,048 rows.
     lr : float, optional
