@@ -257,9 +257,17 @@ class SklearnModel:
 
     def evaluate(self, rows: Rows, features: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Return probabilities (n, K) and standardized inputs (n, d)."""
-        probs = [self.predict_batch(rows.take(index)).cpu() for index in in_order(rows, _CHUNK)]
-        inputs = ((_flat(rows) - self.mean) / self.scale).astype(np.float32) if features else None
-        return torch.cat(probs).numpy(), inputs
+
+        def batches() -> Iterator[tuple[Tensor, ...]]:
+            for index in in_order(rows, _CHUNK):
+                x = rows.take(index)
+                yield (self.predict_batch(x), self._standardized(x)) if features else (self.predict_batch(x),)
+
+        found = gathered(batches(), len(rows))
+        return found[0], found[1] if features else None
+
+    def _standardized(self, x: Tensor) -> Tensor:
+        return torch.from_numpy((x.flatten(1).cpu().numpy() - self.mean) / self.scale).float()
 
     def predict_batch(self, x: Tensor) -> Tensor:
         """Return probabilities (b, K), zero for a class whose only row was planted under another."""
