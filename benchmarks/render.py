@@ -16,6 +16,7 @@ from typing import Any
 import audit
 import epoch
 import filters
+import growth
 import numpy as np
 import openset
 import papers
@@ -192,6 +193,11 @@ def papers_tables() -> str:
     return papers.tables() + (f"\n\n{machine(every(records))}" if records else "")
 
 
+def growing() -> str:
+    """Time and memory against rows and classes."""
+    return resumed(growth)
+
+
 def dividemix_epoch() -> str:
     """What an epoch of DivideMix takes."""
     found = load("epoch")
@@ -211,7 +217,7 @@ SECTIONS = {
     "audit-short": audit_short, "audit": audit_full, "speed": speed, "memorizing": memorizing,
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
-    "throughput": rows_a_second,
+    "throughput": rows_a_second, "growth": growing,
     "pretrain": without_labels, "training": trainers, "papers": papers_tables,
 }  # fmt: skip
 

@@ -1,10 +1,14 @@
-"""Every number on the pages comes from a committed result, and every result says where it was measured."""
+"""Every number on the pages comes from a committed result; what is computed of them is right."""
 
+import importlib
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +58,99 @@ def test_versions_are_of_what_is_installed(script, monkeypatch):
     audit = script("audit")
     monkeypatch.setattr(audit, "PACKAGES", ("torch", "no-package-of-this-name"))
     assert set(audit.versions()) == {"torch"}
+
+
+@pytest.fixture
+def growth(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = importlib.import_module("growth")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "growth.jsonl")
+    return module
+
+
+def measured(growth, cells):
+    """Write records of cells whose costs follow laws that are known."""
+    for cell in cells:
+        rows, epochs = cell["rows"], growth.FEWER_EPOCHS.get((cell["method"], cell["rows"]))
+        laws = {"training": 3.0 * rows, "neighbors": rows**1.5, "paths": rows, "decision": rows}
+        record = cell | {
+            "max_epochs": epochs,
+            "epochs": 30,
+            "seconds": 1e-3 * rows * cell["classes"] ** 0.5 * (1 if epochs is None else 0.1),
+            "peak_mib": 800 + rows * (3000 + 40 * cell["classes"]) / 2**20,
+            "stages": {stage: 1e-6 * law for stage, law in laws.items()},
+            "auc": 0.95,
+        }
+        with growth.RESULTS.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def test_an_exponent_is_that_of_the_law(growth):
+    sizes = np.array([10.0, 100.0, 300.0])
+    assert growth.slope(sizes, 7 * sizes**1.5) == pytest.approx(1.5)
+
+
+def test_every_cell_of_growth_is_one_cell_and_small_ones_come_first(growth):
+    cells = growth.cells()
+    keys = [growth.key(cell) for cell in cells]
+    assert (
+        len(set(keys)) == len(keys) == len(growth.METHODS) * (len(growth.ROWS) + len(growth.CLASSES) - 1) + 1
+    )
+    rows = [cell["rows"] for cell in cells]
+    assert rows == sorted(rows) and growth.WIDE in cells
+
+
+def test_growth_is_read_off_the_upper_half_and_full_trainings(growth):
+    measured(growth, growth.cells())
+    row = next(line for line in growth.exponents().splitlines() if line.startswith("| josrc"))
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["1.00", "3,400", "0.50", "40"]
+    stages = {line.split("|")[1].strip(): line.split("|") for line in growth.stages().splitlines()[2:]}
+    assert (
+        stages["training, an epoch"][2].strip() == "0.00"
+        and stages["training, an epoch"][9].strip() == "1.00"
+    )
+    assert stages["neighbors"][9].strip() == "1.50"
+    assert (
+        f"{growth.GIB} GiB are full at about 7.3 million rows" in growth.limits()
+    )  # 800 MiB, 3,400 bytes a row
+    assert "INNScorer of 50,000 rows of 512 columns took 158 seconds" in growth.limits()
+
+
+def test_what_was_not_measured_is_left_blank(growth):
+    assert growth.done() == []
+    measured(growth, [growth.USUAL | {"method": "inn"}])
+    assert growth.line("inn", "rows", growth.ROWS).keys() == {30_000}
+    assert "| inn |  |  |  | 95 |  |  |  |" in growth.tables()
+    growth.stages(), growth.exponents()
+
+
+def test_rows_overlap_as_much_as_is_said(growth):
+    for classes in (2, 30):
+        cell = growth.USUAL | {"rows": 4000, "classes": classes}
+        X, y, truth, centers = growth.generated(cell)
+        assert X.dtype == np.float32 and X.shape == (4000, 128)
+        right = (growth.best_probs(X, centers).argmax(axis=1) == truth).mean()
+        assert right == pytest.approx(growth.ACCURACY, abs=0.05)
+        assert (y != truth).mean() == pytest.approx(0.1 * (1 - 1 / classes), abs=0.02)
+    fewer, more = (growth.distance(classes) for classes in (2, 30))
+    assert fewer < more
+
+
+def test_stages_are_timed_where_the_library_has_them(growth):
+    cell = {"method": "inn", "rows": 1000, "columns": 8, "classes": 3}
+    X, y, *_ = growth.generated(cell)
+    with growth.timed() as calls:
+        growth.judged("inn", X[:300], y[:300], None, 2)
+    assert {stage: len(seconds) for stage, seconds in calls.items()} == {
+        "epochs": 2, "training": 1, "neighbors": 1, "paths": 1, "decision": 1,
+    }  # fmt: skip
+
+
+def test_the_drawing_is_the_same_from_the_same_results(growth, tmp_path, monkeypatch):
+    measured(growth, growth.cells())
+    drawn = []
+    for name in ("one.svg", "other.svg"):
+        monkeypatch.setattr(growth, "PLOT", tmp_path / name)
+        growth.plot()
+        drawn.append((tmp_path / name).read_bytes())
+    assert drawn[0] == drawn[1]
