@@ -1,10 +1,12 @@
 """How the documentation is built: `sphinx-build -W docs docs/_build`; `-D plot_gallery=1` runs examples."""
 
 import inspect
+import sys
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parent))  # gallery.py, since Sphinx stores no functions
 
 project = "noisefilter"
 author = copyright = "the noisefilter developers"
@@ -19,7 +21,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "auto_examples/*.ipynb"]
+exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
 html_title = "noisefilter"
 html_theme_options = {"secondary_sidebar_items": ["page-toc"], "show_prev_next": False}
@@ -38,6 +40,9 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"(?<!hugging_face)\.py$",  # it needs transformers, which nothing else here does
     "plot_gallery": "False",  # they train networks: minutes, not seconds
+    "reset_argv": "gallery.quick",
+    "within_subsection_order": "gallery.SimplestFirst",
+    "notebook_extensions": set(),  # a notebook has no command line to read options from
     "download_all_examples": False,
     "show_memory": False,
 }
