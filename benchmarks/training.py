@@ -8,11 +8,12 @@ seed and method; it runs in a process of its own on one thread, and is appended 
 The run can be stopped at any time and goes on where it was.
 
 Three regimes. ``memorizing``: 4,000 Fashion-MNIST images, an MLP 784-256-256-10 without dropout, noise or
-augmentation, 80 epochs: it learns wrong labels by heart. ``short``: 10,000 CIFAR-10 images, the small CNN,
-30 epochs: what a laptop gives in ten minutes. ``imbalanced``: INN's Table 3, 5,000 CIFAR-10 images of one
-class and 500 of another, 30 % of the labels flipped, with the small CNN for 40 epochs where the paper has
-PreActResNet18 for 300, and guesses from the warm-up on (``least_epochs=0``). Accuracy is that on clean test images the training never saw, of both classes alike;
-nothing is chosen by it. Of each method the best epoch, the last, and the mean of the last ten are reported.
+augmentation, 80 epochs: it learns wrong labels by heart. ``short``: 10,000 CIFAR-10 images, the small CNN, 30
+epochs: what a laptop gives in ten minutes. ``imbalanced``: INN's Table 3, 5,000 CIFAR-10 images of one class
+and 500 of another, 30 % of the labels flipped, with the small CNN for 40 epochs where the paper has
+PreActResNet18 for 300, and guesses from the warm-up on (``least_epochs=0``). Accuracy is that on clean test
+images the training never saw, of both classes alike; nothing is chosen by it. Of each method the best epoch,
+the last, and the mean of the last ten are reported.
 
 ``ce`` is plain cross-entropy with the same network and epochs; ``inn_filtered`` and ``loss_filtered`` are the
 same on the rows that INNScorer or SmallLossSelector keep, which train one such network each to judge by.

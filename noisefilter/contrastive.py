@@ -338,7 +338,8 @@ class TwoViewNet(Net):
         n_classes = len(self.limits_)
         known = estimates.known_by_heart(predicted, codes.cpu().numpy(), planted_rows, n_classes)
         self.history.record("planted_known", known)
-        n_epochs, by_heart = self.epoch_ + 1, known > estimates.BY_HEART
+        n_epochs = self.epoch_ + 1
+        by_heart = estimates.memorizes(known, n_epochs * self.steps_of_epoch(len(rows)))
         if by_heart:
             self.warm_epochs_ = n_epochs
         earlier = self.early_.step(

@@ -282,7 +282,8 @@ class CoTraining(ABC):
                 return record | {"phase": "supervised"} | {f"n_labeled_{k}": len(self.warmup) for k in (1, 2)}
             if len(self.probe_rows):
                 record["planted_known"] = known_by_heart
-                self._watch(epoch + 1, known_by_heart > estimates.BY_HEART)
+                n_steps = (epoch + 1) * self.nets[0].steps_of_epoch(len(self.warmup))
+                self._watch(epoch + 1, estimates.memorizes(known_by_heart, n_steps))
             if epoch + 1 == self.warmup_epochs:
                 record |= self._end_warm_up()
             return record

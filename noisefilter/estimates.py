@@ -24,6 +24,7 @@ __all__ = [
     "guessed_right",
     "known_by_heart",
     "memorization",
+    "memorizes",
     "noise_rate_interval",
     "shrunk_transition",
     "true_class_proba",
@@ -39,6 +40,7 @@ BLENDED_DOUBT, PATH_DOUBT = (0.4, 0.5), (0.55, 0.4)
 # How far the ratio and the rate read off the probes were off on the benchmark; see noise_rate_interval.
 _RATIO_RANGE, _PROBE_RANGE, _FLOOR = (0.75, 1.1), (0.6, 1.1), 0.005
 BY_HEART = 0.1  # of planted labels, beyond chance: from then on a network has begun to memorize
+_FIRST_STEPS = 150  # in which it takes to all labels alike, where rows are few before it knows the classes
 _SIGMAS = 1.64  # 90 % of a normal distribution lie within
 
 
@@ -241,6 +243,22 @@ def known_by_heart(
     chance = np.delete(~named, probe_rows).mean() / (n_classes - 1)
     error = np.sqrt(chance * (1.0 - chance) / len(probe_rows))
     return float(named[probe_rows].mean() - chance - 2.0 * error)
+
+
+def memorizes(known: float, n_steps: int) -> bool:
+    """Whether a network that knows such a share of the planted labels has begun to learn labels by heart.
+
+    On a small table a tenth of them may be known after two epochs, in which it has hardly begun to learn
+    anything: of fewer than 150 steps nothing is said.
+
+    Parameters
+    ----------
+    known : float
+        See :func:`known_by_heart`.
+    n_steps : int
+        Steps trained.
+    """
+    return known > BY_HEART and n_steps >= _FIRST_STEPS
 
 
 def guessed_right(

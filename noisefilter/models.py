@@ -20,10 +20,8 @@ from noisefilter.augment import default_augmentation
 from noisefilter.batches import Rows, gathered, in_order, picked
 from noisefilter.contrastive import AdamDecay
 from noisefilter.errors import InputError, InputTypeError, ParameterError
-from noisefilter.metrics import clean_auc
 from noisefilter.net import Enough, Net, Recorded, Recorder, caught_features, local_seed
 from noisefilter.networks import default_network, network_arguments
-from noisefilter.scores import log_margin
 
 _CHUNK = 1000
 _LEAST_OTHERS = 200
@@ -65,10 +63,9 @@ class NetModel:
     def train_unmemorized(
         self, rows: Rows, codes: NDArray[np.int64], n_classes: int, planted_rows: NDArray[np.int64]
     ) -> Recorded | None:
-        """Train, but where planted labels are learned by heart, anew for the epochs that were best alone.
+        """Train, but where planted labels come to be known by heart, anew for the epochs before that alone.
 
-        These are the epochs before they began to be known, if they stood out then about as well as ever, within
-        four standard errors; else the most after which they did within one. ``net.max_epochs`` is how many.
+        ``net.max_epochs`` is how many these were.
         """
         watch = _ByHeart(planted_rows)
         given = self.net.callbacks
@@ -81,7 +78,7 @@ class NetModel:
         self.net.callbacks_ = [own for own in self.net.callbacks_ if own[1] is not watch]
         if watch.n_epochs is None:
             return recorded
-        self.net.set_params(max_epochs=watch.n_epochs)
+        self.net.set_params(max_epochs=max(1, watch.n_epochs - 1))
         return self.train(rows, codes, n_classes)
 
     def begin(self, rows: Rows, codes: NDArray[np.int64], n_classes: int) -> Tensor:
@@ -103,17 +100,14 @@ class NetModel:
 
 
 class _ByHeart(Callback):
-    """Ends a training where planted labels begin to be known by heart, and no longer stand out as before.
+    """Ends a training where planted labels are known by heart, :func:`noisefilter.estimates.memorizes`.
 
-    How they stand out is the area under the curve that tells them from other rows by the margin of the label
-    learned. Where rows are few for a network of this size, it knows labels by heart before it knows the
-    classes: there that area grows all the same, and the training goes on. As many other rows are asked as
-    there are planted ones, and 200 at least, which also show what chance is.
+    As many other rows are asked as there are planted ones, and 200 at least, which show what chance is.
     """
 
     def __init__(self, planted_rows: NDArray[np.int64]):
         self.planted_rows = planted_rows
-        self.n_epochs: int | None = None  # that were best, once it is past
+        self.n_epochs: int | None = None  # taken by then
 
     def on_train_begin(self, net: Net, X: Any = None, **kwargs: Any) -> None:
         """Choose the other rows."""
@@ -121,33 +115,22 @@ class _ByHeart(Callback):
         wanted = min(len(others), max(_LEAST_OTHERS, len(self.planted_rows)))
         spread = others[np.linspace(0, len(others) - 1, wanted).astype(np.int64)]
         self.asked = np.concatenate([self.planted_rows, spread])
-        self.planted = np.arange(len(self.asked)) < len(self.planted_rows)
-        self.areas: list[float] = []
-        self.before: int | None = None  # epochs before labels began to be known by heart
+        self.n_seen = 0
 
     def on_epoch_end(self, net: Net, dataset_train: Any = None, **kwargs: Any) -> None:
         """Look at the rows."""
         rows, codes = dataset_train
+        self.n_seen += 1
         asked = picked(rows, self.asked)
         with net.evaluating():
-            seen = [net.predict_batch(asked.take(index)) for index in in_order(asked, _CHUNK)]
-        probs = torch.cat(seen).double().cpu().numpy()
-        if not np.isfinite(probs).all():
-            return  # the training will say so itself
+            seen = [net.outputs(asked.take(index)) for index in in_order(asked, _CHUNK)]
+        outputs = torch.cat(seen)
         learned = codes[torch.from_numpy(self.asked).to(codes.device)].cpu().numpy()
-        self.areas.append(clean_auc(log_margin(probs, learned), self.planted))
-        known = estimates.known_by_heart(
-            probs.argmax(axis=1), learned, np.flatnonzero(self.planted), probs.shape[1]
-        )
-        if known <= estimates.BY_HEART:
-            return
-        if self.before is None:
-            self.before = len(self.areas) - 1
-        areas, best = np.array(self.areas), max(self.areas)
-        error = np.sqrt(best * (1.0 - best) / len(self.planted_rows))
-        if areas[-1] < best - 2.0 * error:
-            told = self.before > 0 and areas[self.before - 1] >= best - 4.0 * error
-            self.n_epochs = self.before if told else 1 + int(np.flatnonzero(areas >= best - error)[-1])
+        planted = np.arange(len(self.planted_rows))
+        predicted = outputs.argmax(dim=1).cpu().numpy()
+        known = estimates.known_by_heart(predicted, learned, planted, outputs.shape[1])
+        if estimates.memorizes(known, self.n_seen * net.steps_of_epoch(len(rows))):
+            self.n_epochs = self.n_seen
             raise Enough
 
 

@@ -471,6 +471,10 @@ class Net(NeuralNetClassifier):
         finally:
             self.module_ = own
 
+    def steps_of_epoch(self, n_rows: int) -> int:
+        """Return how many steps an epoch over so many rows has."""
+        return count_batches(n_rows, n_rows if self.batch_size == -1 else self.batch_size)
+
     def reseed(self, *numbers: int) -> torch.Generator:
         """Seed order and augmentation of what comes next from the net's seed and numbers of at least 0.
 

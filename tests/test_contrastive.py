@@ -17,6 +17,12 @@ from noisefilter.net import Net
 from noisefilter.networks import MLP
 
 
+@pytest.fixture(autouse=True)
+def from_the_first_step(monkeypatch):
+    """Let networks be known to memorize in the few steps that a test has."""
+    monkeypatch.setattr(estimates, "_FIRST_STEPS", 0)
+
+
 class Tiny(nn.Module):
     def __init__(self, n_inputs=5, n_classes=3):
         super().__init__()

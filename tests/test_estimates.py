@@ -128,3 +128,8 @@ def test_guesses_by_chance_are_not_right(n_classes, rate):
 def test_one_planted_row_says_nothing_wrong():
     assert estimates.guessed_right(np.array([1, 0]), np.array([1, 1]), np.array([0]), 0.0, 2) == 1.0
     assert estimates.guessed_right(np.array([1, 0]), np.array([1, 1]), np.array([1]), 0.0, 2) == 0.0
+
+
+def test_a_network_has_to_have_learned_before_it_memorizes():
+    assert estimates.memorizes(0.11, 150)
+    assert not estimates.memorizes(0.5, 149) and not estimates.memorizes(0.1, 10_000)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from noisefilter import splits
 from noisefilter.base import check_number
-from noisefilter.batches import Rows, count_batches
+from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
 from noisefilter.cotraining import CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
@@ -329,7 +329,7 @@ class DivideMixClassifier(BaseTrainer):
     def _n_warmup(self, net: Any, n: int) -> int:
         if self.warmup_epochs is not None:
             return min(self.warmup_epochs, net.max_epochs)
-        steps = count_batches(n, n if net.batch_size == -1 else net.batch_size)
+        steps = net.steps_of_epoch(n)
         return min(max(10, -(-_WARMUP_STEPS // steps)), max(1, 2 * net.max_epochs // 3))
 
     def _check_parameters(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter import estimates, scores
-from noisefilter.batches import Rows, count_batches
+from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
 from noisefilter.contrastive import LEARN_FROM, TwoViewNet
 from noisefilter.errors import ParameterError, TrainingDivergedError
@@ -305,7 +305,7 @@ class _JoSRC:
         self.asks_teacher = trainer.predict_with == "teacher"
         self.target = NetModel(net).begin(rows, planted.trained, n_classes)
         self.n_epochs = int(net.max_epochs)
-        self.n_steps = count_batches(len(rows), len(rows) if net.batch_size == -1 else net.batch_size)
+        self.n_steps = net.steps_of_epoch(len(rows))
         self.budget = Budget(trainer.least_epochs, LEAST_STEPS)
         self.given = False  # whether there is a verdict to start from
 
@@ -331,8 +331,11 @@ class _JoSRC:
         groups = {name: seen[name] for name in names if name in seen}
         record = {"phase": phase, "loss": seen["train_loss"], **groups, "lr": seen["event_lr"]}
         if epoch + 1 == self.net.warm_epochs_ < self.n_epochs and "planted_known" in seen and not self.given:
-            record |= self._end_warm_up(epoch, seen["planted_known"] > estimates.BY_HEART)
+            record |= self._end_warm_up(epoch, self._memorizes(epoch, seen["planted_known"]))
         return record
+
+    def _memorizes(self, epoch: int, known: float) -> bool:
+        return estimates.memorizes(known, (epoch + 1) * self.n_steps)
 
     def _end_warm_up(self, epoch: int, by_heart: bool) -> dict[str, Any]:
         """Look which share of the guesses is right, and choose what to learn from."""

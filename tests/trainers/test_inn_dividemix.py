@@ -23,6 +23,12 @@ from noisefilter.networks import PreActResNet18
 from noisefilter.trainers.inn_dividemix import _INNDivideMix
 
 
+@pytest.fixture(autouse=True)
+def from_the_first_step(monkeypatch):
+    """Let networks be known to memorize in the few steps that a test has."""
+    monkeypatch.setattr(estimates, "_FIRST_STEPS", 0)
+
+
 class Bar:
     """A progress bar that counts."""
 

@@ -36,6 +36,13 @@ from noisefilter.net import local_seed
 from noisefilter.trainers import josrc
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE
 
+
+@pytest.fixture(autouse=True)
+def from_the_first_step(monkeypatch):
+    """Let networks be known to memorize in the few steps that a test has."""
+    monkeypatch.setattr(estimates, "_FIRST_STEPS", 0)
+
+
 ARRAYS = ("labels", "classes", "scores", "partition", "alternatives", "clean_proba", "transition_matrix")
 
 

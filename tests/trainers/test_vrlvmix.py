@@ -11,11 +11,17 @@ import torch
 from sklearn.datasets import load_digits
 
 import noisefilter.trainers.vrlvmix as vrlvmix
-from noisefilter import INNScorer, Net, VRLVMixClassifier, plant_noise
+from noisefilter import INNScorer, Net, VRLVMixClassifier, estimates, plant_noise
 from noisefilter.batches import ArrayRows
 from noisefilter.metrics import clean_auc
 from noisefilter.networks import MLP
 from noisefilter.pretrain import Clusters, reordered
+
+
+@pytest.fixture(autouse=True)
+def from_the_first_step(monkeypatch):
+    """Let networks be known to memorize in the few steps that a test has."""
+    monkeypatch.setattr(estimates, "_FIRST_STEPS", 0)
 
 
 class Bar:
