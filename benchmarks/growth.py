@@ -10,7 +10,7 @@ Rows are drawn, so no data are needed: as many Gaussian clusters as classes, in 
 apart as makes the best possible classifier right in 75 % of the rows, and 10 % symmetric noise. A cell is one
 filter and one number of rows, columns and classes. Each runs in a process of its own, whose peak memory is
 the cell's, and is appended to ``results/growth.jsonl``, so the run can be stopped at any time and goes on
-where it was. It takes about four hours on two cores, two thirds of it for the seven cells of a million rows.
+where it was. It takes about four hours on two cores, half of it for the seven cells of a million rows.
 
 All parameters are defaults, but for the number of epochs where a million rows would take more than half an
 hour: it is in the record (``max_epochs``) and under the table. ``filtered`` is ``FilteredClassifier`` of
