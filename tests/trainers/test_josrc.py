@@ -227,6 +227,7 @@ JoSRCClassifier(**{parameters}, checkpoint_dir={folder!r}).fit(data["X"], data["
 
 def test_a_killed_training_goes_on_with_the_same_bits(images, tmp_path, monkeypatch):
     """Augmented images, the thresholds of each class, the teacher, sums of the warm-up: all comes back."""
+    monkeypatch.undo()  # as it is in the other process
     epoch = 3  # the first after the warm-up
     parameters = {"max_epochs": 5, "batch_size": 32, "random_state": 0}
     data, folder = str(tmp_path / "data.npz"), str(tmp_path / "run")
