@@ -33,10 +33,12 @@ from noisefilter.networks import MLP
 from noisefilter.trainers.dividemix import _DivideMix
 
 
-@pytest.fixture(autouse=True)
-def from_the_first_step(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def from_the_first_step():
     """Let networks be known to memorize in the few steps that a test has."""
-    monkeypatch.setattr(estimates, "_FIRST_STEPS", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimates, "_FIRST_STEPS", 0)
+        yield
 
 
 class Bar:
