@@ -336,6 +336,7 @@ def test_a_network_of_its_own_for_features_learns_the_given_labels(blobs, monkey
 @pytest.mark.parametrize("probes", [None, 0.0])
 def test_both_networks_are_trained_no_longer_than_until_planted_labels_are_known(blobs, monkeypatch, probes):
     monkeypatch.setattr(estimates, "BY_HEART", -2.0)
+    monkeypatch.setattr(estimates, "_FIRST_STEPS", 0)
     model = INNScorer(max_epochs=4, feature_network="own", probes=probes, random_state=0).fit(
         blobs.X, blobs.y
     )
