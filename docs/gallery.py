@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from noisefilter import progress
+
 EXAMPLES = (
     "cifar_audit.py",
     "table_audit.py",
@@ -29,4 +31,5 @@ class SimplestFirst:
 
 def quick(gallery_conf, script_vars):
     """Return the arguments of every example; those that have none do not look at them."""
+    progress._QUIET_BELOW = float("inf")  # no bars on pages, which would show every state of them
     return ["--quick"]

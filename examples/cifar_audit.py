@@ -43,8 +43,8 @@ scorer = INNScorer(max_epochs=20 if arguments.quick else None, verbose=1, random
 verdict = scorer.fit(X, y).verdict_
 
 # %%
-# How right was it? Among the other labels it flags may be mistakes of the data set itself, and hard images: a
-# short training suspects too many of them. Its estimated rate is then too high, and the range is wide.
+# How right was it? Other labels that it flags may be mistakes of the data set itself. A short training also
+# suspects photos that are only hard, and estimates too high a rate; the range says how unsure it is.
 
 flagged = ~verdict.clean_mask
 low, high = verdict.noise_rate_interval

@@ -81,7 +81,8 @@ if find_spec("matplotlib"):
     import matplotlib.pyplot as plt
 
     for name, fitted in trainers.items():
-        plt.plot([record["test_accuracy"] for record in fitted.history_], label=name)
+        accuracies = [record["test_accuracy"] for record in fitted.history_]
+        plt.plot(range(1, epochs + 1), accuracies, label=name)
     plt.xlabel("epoch")
     plt.ylabel("test accuracy")
     plt.legend()
