@@ -12,7 +12,7 @@ Without ``--csv`` scikit-learn's table of breast cancers stands in::
 
 The same on the command line::
 
-    noisefilter noise people.csv --label income --rate 0.2 --out noisy.csv
+    noisefilter noise people.csv --label income --kind symmetric_excluding --rate 0.2 --out noisy.csv
     noisefilter audit noisy.csv --label income --truth noisy.truth.csv --out audit/
 
 and ``noisefilter audit people.csv --label income --out audit/`` looks for the wrong labels that are there.
