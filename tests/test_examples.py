@@ -15,7 +15,7 @@ QUICK = sorted(path.name for path in EXAMPLES.glob("*.py") if "--quick" in path.
 def printed(name, folder, *options):
     """Run an example where there is no screen; return what it prints, and let it complain of nothing."""
     command = [sys.executable, str(EXAMPLES / name), *options]
-    env = {**os.environ, "MPLBACKEND": "agg"}
+    env = {**os.environ, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}  # the same numbers on any CPU's cores
     result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     complaints = [line for line in result.stderr.splitlines() if "Warning: " in line]
