@@ -3,7 +3,6 @@
     python benchmarks/growth.py                       # all cells that are not there yet, smallest first
     python benchmarks/growth.py --most-rows 100000    # none of more rows
     python benchmarks/growth.py --methods inn judge   # some filters only
-    python benchmarks/growth.py --plot                # only draws docs/images/growth.svg, as every run does
     python benchmarks/growth.py --table               # the tables of all results, as Markdown
 
 Rows are drawn, so no data are needed: as many Gaussian clusters as classes, in 128 float32 columns, as far
@@ -40,7 +39,6 @@ import numpy as np
 from audit import machine
 
 RESULTS = Path(__file__).parent / "results" / "growth.jsonl"
-PLOT = Path(__file__).parents[1] / "docs" / "images" / "growth.svg"
 ACCURACY, RATE = 0.75, 0.1
 ROWS = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 CLASSES = (2, 10, 30, 100, 300, 1_000)
@@ -330,12 +328,10 @@ def tables() -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def plot() -> None:
-    """Draw seconds and memory against rows and classes; the same results give the same bytes."""
-    import matplotlib as mpl
+def picture() -> Any:
+    """Draw seconds and memory against rows and classes."""
     from matplotlib.figure import Figure
 
-    mpl.rcParams["svg.hashsalt"] = "growth"  # identifiers in the file would differ from one run to the next
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
     names = (("seconds", "seconds"), ("peak_mib", "peak MiB"))
@@ -345,11 +341,10 @@ def plot() -> None:
                 records = line(method, axis, sizes)
                 full = [size for size in records if records[size]["max_epochs"] is None]
                 panel.loglog(full, [records[size][name] for size in full], "o-", label=method, markersize=3)
-            panel.grid(alpha=0.3)
             panel.set_ylabel(title if column == 0 else "")
         panels[1, column].set_xlabel(f"{axis}, {'10 classes' if axis == 'rows' else '30,000 rows'}")
     panels[0, 0].legend(fontsize="small")
-    figure.savefig(PLOT, metadata={"Date": None})
+    return figure
 
 
 # -- the run ----------------------------------------------------------------------------------------
@@ -363,14 +358,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--most-rows", type=int, default=max(ROWS))
     parser.add_argument("--most-classes", type=int, default=max(CLASSES))
-    parser.add_argument("--plot", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.table:
         print(tables())
-    elif args.plot:
-        plot()
     elif args.cell:
         record = run_cell(json.loads(args.cell))
         with RESULTS.open("a") as file:
@@ -389,7 +381,6 @@ def run_missing(args: argparse.Namespace) -> None:
             command = [sys.executable, __file__, "--cell", json.dumps(cell)]
             subprocess.run(command, check=False, env=environment)
             print(cell, flush=True)
-    plot()
 
 
 if __name__ == "__main__":

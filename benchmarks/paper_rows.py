@@ -153,18 +153,11 @@ ROWS |= {
     for method, trainer in (("dividemix", DivideMixClassifier), ("inn", INNDivideMixClassifier))
 }  # fmt: skip
 ROWS |= {
-    f"vrlvmix1-{name}": {
+    f"vrlvmix{number}-{name}": {
         **noise(name), "trainer": VRLVMixClassifier, "changes": vrlvmix(name),
-        "published": printed("VRLVMix, Table I", "best", accuracy),
+        "published": printed(f"VRLVMix, Table {'I' * number}", "best", accuracy),
     }
-    for name, accuracy in VRLVMIX_1.items()
-}  # fmt: skip
-ROWS |= {
-    f"vrlvmix2-{name}": {
-        **noise(name), "trainer": VRLVMixClassifier, "changes": vrlvmix(name),
-        "published": printed("VRLVMix, Table II", "best", accuracy),
-    }
-    for name, accuracy in VRLVMIX_2.items()
+    for number, table in ((1, VRLVMIX_1), (2, VRLVMIX_2)) for name, accuracy in table.items()
 }  # fmt: skip
 ROWS |= {
     f"vrlvmix4-{name}-{part}": {

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from noisefilter import estimates, splits
 from noisefilter.balance import Mixing
-from noisefilter.batches import Rows, count_batches, picked
+from noisefilter.batches import Rows, picked
 from noisefilter.budgets import Budget
 from noisefilter.contrastive import MeanTeacher
 from noisefilter.errors import InputTypeError
@@ -254,7 +254,7 @@ class CoTraining(ABC):
         """Return how long an epoch takes, in steps of the warm-up."""
         net, n_views = self.nets[0], 1 if self.nets[0].augment is None else 2
         if epoch < self.warmup_epochs:
-            trained = float(count_batches(len(self.warmup), self._batch_size(net)))
+            trained = float(net.steps_of_epoch(len(self.warmup)))
         else:
             share = np.mean([each.labeled.mean() for each in self.kept]) if self.kept else _OFTEN_LABELED
             n = round(share * len(self.rows))
@@ -265,12 +265,9 @@ class CoTraining(ABC):
         """Return how many steps of the warm-up last as long as so many rows take to go forward."""
         return n_passes / (2 * TRAINED * self._labeled_batch(self.nets[0]))
 
-    def _batch_size(self, net: Net) -> int:
-        return len(self.rows) if net.batch_size == -1 else net.batch_size
-
     def _labeled_batch(self, net: Net) -> int:
         """Half of a batch: two views of it, and of as many unlabeled rows, make an update of four halves."""
-        return max(1, self._batch_size(net) // 2)
+        return max(1, net.rows_of_batch(len(self.rows)) // 2)
 
     def run_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         """Train both networks for an epoch, and look at all rows."""
@@ -348,7 +345,7 @@ class CoTraining(ABC):
 
     def _is_late(self) -> bool:
         left = self.n_epochs - self.warmup_epochs
-        n_steps = left * count_batches(len(self.rows), self._batch_size(self.nets[0]))
+        n_steps = left * self.nets[0].steps_of_epoch(len(self.rows))
         return self.budget.is_short(left, n_steps, self.by_heart, self.guessed_right)
 
     def _stay_plain(self, judged: splits.Split | Judged) -> dict[str, Any]:

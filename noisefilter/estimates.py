@@ -40,7 +40,7 @@ BLENDED_DOUBT, PATH_DOUBT = (0.4, 0.5), (0.55, 0.4)
 # How far the ratio and the rate read off the probes were off on the benchmark; see noise_rate_interval.
 _RATIO_RANGE, _PROBE_RANGE, _FLOOR = (0.75, 1.1), (0.6, 1.1), 0.005
 BY_HEART = 0.1  # of planted labels, beyond chance: from then on a network has begun to memorize
-_FIRST_STEPS = 150  # in which it takes to all labels alike, where rows are few before it knows the classes
+_FIRST_STEPS = 150  # in which a network of few rows knows some of them before it knows the classes
 _SIGMAS = 1.64  # 90 % of a normal distribution lie within
 
 
@@ -373,7 +373,7 @@ def _predicted(probs: NDArray[Any]) -> tuple[Floats, list[Codes]]:
     Of a tie both classes are predicted, so that no class comes first.
     """
     top = in_blocks(lambda part: normalized(part).max(axis=1), probs)
-    best = in_blocks(lambda part: normalized(part) == normalized(part).max(axis=1, keepdims=True), probs)
+    best = in_blocks(lambda part, largest: normalized(part) == largest[:, None], probs, top)
     rows, classes = np.nonzero(best)
     counts = np.bincount(classes, minlength=probs.shape[1])
     return top, np.split(rows[np.argsort(classes, kind="stable")], np.cumsum(counts)[:-1])

@@ -471,9 +471,13 @@ class Net(NeuralNetClassifier):
         finally:
             self.module_ = own
 
+    def rows_of_batch(self, n_rows: int) -> int:
+        """Return how many of so many rows make a batch: all of them with a ``batch_size`` of -1."""
+        return n_rows if self.batch_size == -1 else int(self.batch_size)
+
     def steps_of_epoch(self, n_rows: int) -> int:
         """Return how many steps an epoch over so many rows has."""
-        return count_batches(n_rows, n_rows if self.batch_size == -1 else self.batch_size)
+        return count_batches(n_rows, self.rows_of_batch(n_rows))
 
     def reseed(self, *numbers: int) -> torch.Generator:
         """Seed order and augmentation of what comes next from the net's seed and numbers of at least 0.
@@ -602,7 +606,7 @@ class Net(NeuralNetClassifier):
         n_epochs, first = self.max_epochs + cyclical, self.max_epochs if cyclical else 0
         self._plan = _Plan(
             recorder=Recorder(tuple(self.record), len(rows), n_classes, n_epochs, rows.device, first),
-            batch_size=len(rows) if self.batch_size == -1 else self.batch_size,
+            batch_size=self.rows_of_batch(len(rows)),
             watched=any(_overrides(cb, verb) for verb in _BATCH_VERBS for _, cb in self.callbacks_),
             drops=frozenset(max(1, int(share * self.max_epochs)) for share in self.lr_drops),
             highest=tuple(group["lr"] for group in self._parameter_groups()),

@@ -146,11 +146,22 @@ def test_stages_are_timed_where_the_library_has_them(growth):
     }  # fmt: skip
 
 
-def test_the_drawing_is_the_same_from_the_same_results(growth, tmp_path, monkeypatch):
+def test_a_line_of_the_picture_is_a_filter_and_full_trainings_alone(growth):
     measured(growth, growth.cells())
-    drawn = []
-    for name in ("one.svg", "other.svg"):
-        monkeypatch.setattr(growth, "PLOT", tmp_path / name)
-        growth.plot()
-        drawn.append((tmp_path / name).read_bytes())
+    seconds = growth.picture().axes[0]
+    lines = {line.get_label(): line.get_xydata() for line in seconds.lines}
+    assert lines.keys() == set(growth.METHODS)
+    assert len(lines["inn"]) == len(growth.ROWS) and len(lines["josrc"]) == len(growth.ROWS) - 1
+    assert lines["inn"][0] == pytest.approx([1000, 1e-3 * 1000 * 10**0.5])
+
+
+def test_the_drawing_is_the_same_from_the_same_results(growth, script, tmp_path, monkeypatch):
+    measured(growth, growth.cells())
+    plots, drawn = script("plots"), []
+    monkeypatch.setattr(plots, "digest", lambda results: "abc")
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(plots, "IMAGES", tmp_path / name)
+        plots.draw("growth")
+        drawn.append((tmp_path / name / "growth.svg").read_bytes())
     assert drawn[0] == drawn[1]
