@@ -1,5 +1,6 @@
 """What many tests share: data small enough to train on in a second, and the command line."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,12 @@ def run(capsys, monkeypatch):
         return end.value.code or 0, printed.out, printed.err
 
     return run
+
+
+def pytest_configure(config):
+    """Where tests run in several processes, give each one thread: with more they wait for each other."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):

@@ -29,7 +29,7 @@ def test_ci_runs_the_command_of_the_readme():
     block = re.search(r"<!-- ci: test -->\n```bash\n(.*)\n```$", README, flags=re.MULTILINE)
     assert block
     assert block[1].startswith("python3 -m venv .venv && ")
-    assert block[1].endswith(" -m pytest")
+    assert block[1].endswith(" -m pytest -n auto")
 
 
 @pytest.fixture
