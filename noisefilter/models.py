@@ -402,7 +402,7 @@ def _default_net(
         optimizer__momentum=0.9,
         optimizer__nesterov=True,
         optimizer__weight_decay=5e-4,
-        optimizer__fused=rows.device.type == "cuda" or None,  # where every kernel that is launched costs
+        optimizer__fused=_pays_fused(rows) or None,
         augment=default_augmentation(rows.shape),
         device=str(rows.device),
         verbose=settings["verbose"],
@@ -411,6 +411,11 @@ def _default_net(
         **LR_DROPS | training,
         **arguments,
     )
+
+
+def _pays_fused(rows: Rows) -> bool:
+    """Whether an optimizer of one kernel pays: on a CPU it takes a tenth off the steps of an MLP alone."""
+    return rows.device.type == "cuda" or (rows.device.type == "cpu" and len(rows.shape) == 1)
 
 
 def _from_skorch(

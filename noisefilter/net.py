@@ -638,6 +638,7 @@ class Net(NeuralNetClassifier):
             self.module_.standardize.set(mean, deviation)
         if not any(parameter.dim() == 5 for parameter in self.module_.parameters()):  # of 3-D convolutions
             self.module_.to(memory_format=torch.channels_last)
+        self._begin_momentum()
         shape = tuple(self.predict_batch(rows.take(torch.arange(1, device=rows.device))).shape)
         needed = int(codes.max()) + 1
         if len(shape) != 2 or shape[1] < needed:
@@ -645,6 +646,19 @@ class Net(NeuralNetClassifier):
                 f"module must give one output per class ({needed}) and row, got shape {shape} for one row."
             )
         return shape[1]
+
+    def _begin_momentum(self) -> None:
+        """Let fused SGD begin with a momentum of zero, laid out as the weights now are.
+
+        Torch's own leaves it unset until a weight has a gradient, and fails where only some have had one. Nor
+        does it look at the layout: it would take the numbers as they lie.
+        """
+        for name in self._optimizers:
+            optimizer = getattr(self, name + "_")
+            for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+                if group["fused"] and group["momentum"] and not group["dampening"]:
+                    for weight in group["params"]:
+                        optimizer.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
 
     def _step(
         self, rows: Rows, codes: Tensor, index: Tensor, generator: torch.Generator, watched: bool

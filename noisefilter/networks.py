@@ -91,11 +91,27 @@ class MLP(_Network):
                 nn.Linear(n_inputs, width, bias=False),
                 nn.BatchNorm1d(width),
                 nn.ReLU(),
-                nn.Dropout(dropout),
+                _Dropout(dropout),
             ]
             n_inputs = width
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(n_inputs, n_classes)
+
+
+class _Dropout(nn.Dropout):
+    """Dropout by 16 random bits a unit on a CPU, where torch's own takes a sixth of the training.
+
+    The share left out is rounded to the next of 65,536.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, d) -> (b, d)."""
+        if not self.training or not self.p or x.device.type != "cpu":
+            return super().forward(x)
+        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        drawn = words.view(torch.int16)[: x.numel()].view(x.shape)
+        left_out = min(round(self.p * 2**16), 2**16 - 1)
+        return x * ((drawn >= left_out - 2**15).to(x.dtype) * (2**16 / (2**16 - left_out)))
 
 
 class _Noise(nn.Module):

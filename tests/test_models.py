@@ -505,8 +505,10 @@ def test_a_prototype_goes_where_the_rows_are(kind, own):
     assert build(given, rows=elsewhere).net.device == "meta"
 
 
-def test_on_cuda_a_step_of_the_optimizer_is_one_kernel_and_the_same_step():
-    assert build().net.optimizer__fused is None
+def test_a_step_of_the_optimizer_is_one_kernel_where_it_pays_and_the_same_step():
+    assert build().net.optimizer__fused is True
+    pictures = ArrayRows(torch.zeros((50, 8, 8, 1)), images=True)
+    assert build(rows=pictures).net.optimizer__fused is None
     there = ArrayRows(torch.empty((50, 4), device="meta"))
     there.device = torch.device("cuda")
     assert build(rows=there).net.optimizer__fused is True

@@ -694,6 +694,26 @@ def test_bad_labels(y):
         net().fit(X, y)
 
 
+def test_fused_sgd_takes_weights_that_get_a_gradient_later():
+    """Weights that are trained from the second epoch on move as those of a plain SGD do."""
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    moved = []
+    for fused in (True, False):
+        net = Net(
+            MLP, module__n_inputs=4, module__n_classes=2, module__hidden=(8,), optimizer=torch.optim.SGD,
+            optimizer__momentum=0.9, optimizer__nesterov=True, optimizer__fused=fused, random_state=0,
+        ).initialize()  # fmt: skip
+        net.begin(ArrayRows(x), torch.arange(32) % 2)
+        net.module_.eval()
+        for frozen in (True, False):
+            net.module_.body.requires_grad_(not frozen)
+            net.optimizer_.zero_grad()
+            net.module_(x).square().sum().backward()
+            net.optimizer_.step()
+        moved.append(torch.cat([weight.detach().flatten() for weight in net.module_.parameters()]))
+    torch.testing.assert_close(*moved)
+
+
 def test_negative_class_numbers_are_refused():
     with pytest.raises(InputError, match="y must be class numbers of at least 0, got -1"):
         net().fit(X, Y - 1)

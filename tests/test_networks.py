@@ -170,6 +170,25 @@ def test_mlp_is_noisy_in_training_only():
     assert noise.std() == pytest.approx(0.5, rel=0.05)
 
 
+def test_dropout_leaves_out_its_share_and_scales_the_rest():
+    torch.manual_seed(0)
+    dropout = MLP(4, 3, dropout=0.3).body[4].train()
+    x = torch.ones(1001, 37, requires_grad=True)
+    out = dropout(x)
+    out.sum().backward()
+    kept = out > 0
+    assert kept.float().mean() == pytest.approx(0.7, abs=0.01)
+    assert kept.float().mean(0).min() > 0.6 and kept.float().mean(1).min() > 0.3  # everywhere alike
+    torch.testing.assert_close(out[kept], torch.full_like(out[kept], 1 / 0.7), rtol=1e-4, atol=0)
+    assert torch.equal(x.grad, out.detach())
+    assert not torch.equal(dropout(x), out)
+    torch.manual_seed(0)
+    first = dropout(x)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), first)
+    assert torch.equal(dropout.eval()(x), x)
+
+
 def test_arguments_by_name():
     assert network_arguments(MLP, (7,), 3) == {"n_inputs": 7, "n_classes": 3}
     assert network_arguments(SmallCNN, (3, 20, 16), 3) == {"n_channels": 3, "image_size": 16, "n_classes": 3}
