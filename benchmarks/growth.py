@@ -317,8 +317,8 @@ def tables() -> str:
     parts = [
         costs("rows", ROWS, "seconds", "seconds, by rows"),
         costs("rows", ROWS, "peak_mib", "peak MiB, by rows"),
-        f"Marked *: of fewer epochs than the default 30 ({fewer}). AUC of these cells: {min(aucs):.3f} to "
-        f"{max(aucs):.3f}.",
+        f"Marked *: of fewer epochs than the default 30 ({fewer}). "
+        + (f"AUC of these cells: {min(aucs):.3f} to {max(aucs):.3f}." if aucs else ""),
         costs("classes", CLASSES, "seconds", "seconds, by classes, 30,000 rows"),
         costs("classes", CLASSES, "peak_mib", "peak MiB, by classes, 30,000 rows"),
         "How they grow over the upper half of the sizes; memory between the last two:",

@@ -37,7 +37,7 @@ _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress bar reads it
 _TURNED_OVER = 0.5  # of the rows change sides
 _OVERSURE = 1.25  # how much too sure networks may be of rows whose labels they do not learn
-_REMEMBERED = 0.9  # of earlier epochs, in each
+_REMEMBERED = 0.9  # of earlier epochs of the warm-up, in each
 _ENOUGH = Budget()  # whatever is left
 _BLEND, _OWN, _EARLY = "blend.", "own.", "early."  # in front of the names of tensors in a checkpoint
 
@@ -108,8 +108,9 @@ class CoTraining(ABC):
 
     It is a :class:`noisefilter.trainer.Training`; a trainer writes :meth:`divided`. After every epoch both
     networks look at all rows once, in evaluation mode and without augmentation. Their losses are what the
-    next division is made of, and their predictions are what the verdict is made of: a mean over the epochs in
-    which each counts a tenth less than the next, begun anew when the warm-up ends.
+    next division is made of, and their predictions are what the verdict is made of: half of it the warm-up, a
+    mean in which each epoch counts a tenth less than the next, half of it the mean of all epochs after it.
+    Later networks know more, but a wrong label that a division believed once they have learned by heart.
 
     The warm-up may plant wrong labels (:func:`noisefilter.splits.plant_probes`). It ends when the networks
     begin to know these by heart: a tenth more of them are predicted than chance would have it. Both networks,
@@ -202,7 +203,8 @@ class CoTraining(ABC):
         self.averages: tuple[MeanTeacher, MeanTeacher] | None = None
         self.losses = np.zeros((2, loss_epochs, len(rows)), dtype=np.float32)  # the newest last
         self.prob_sum = np.zeros((len(rows), n_classes), dtype=np.float32)
-        self.n_seen = 0.0  # epochs in it, older ones counting less
+        self.n_seen = 0.0  # epochs in it, older ones of the warm-up counting less
+        self.first_probs: NDArray[np.float32] | None = None  # what was predicted before MixMatch
         self.labeled = np.zeros((2, len(rows)), dtype=bool)  # what each network learned from last
         self.n_epochs_seen = 0
         self.n_ssl_steps = [0, 0]
@@ -285,7 +287,8 @@ class CoTraining(ABC):
                 record |= self._end_warm_up()
             return record
         record = self._mixmatch(epoch, bar)
-        if epoch == self.warmup_epochs:  # not before: an interrupt would leave nothing to judge by
+        if epoch == self.warmup_epochs and self.n_seen:
+            self.first_probs = self.prob_sum / np.float32(self.n_seen)
             self.prob_sum[:], self.n_seen = 0.0, 0.0
         self._look(epoch)
         bar.step(self._steps(2 * len(self.rows)))
@@ -436,12 +439,14 @@ class CoTraining(ABC):
         """
         both = [self._evaluated(which, self.rows) for which in range(2)]
         self._note(both)
-        told = both
-        if epoch < self.warmup_epochs and self.nets[0].objective == "cross_entropy_ne":
-            told = [unpenalized(probs) for probs in both]
-        self.prob_sum *= _REMEMBERED
+        told, remembered = both, 1.0
+        if epoch < self.warmup_epochs:
+            remembered = _REMEMBERED
+            if self.nets[0].objective == "cross_entropy_ne":
+                told = [unpenalized(probs) for probs in both]
+        self.prob_sum *= remembered
         self.prob_sum += together(told)
-        self.n_seen = _REMEMBERED * self.n_seen + 1.0
+        self.n_seen = remembered * self.n_seen + 1.0
         self.n_epochs_seen = epoch + 1
         learned, planted, k = self.learned.cpu().numpy(), self.probe_rows, self.n_classes
         known = [estimates.known_by_heart(probs.argmax(axis=1), learned, planted, k) for probs in both]
@@ -476,7 +481,14 @@ class CoTraining(ABC):
         return found
 
     def seen_probs(self) -> NDArray[np.float64]:
-        """Return the averaged predictions (n, K) of the training rows."""
+        """Return the averaged predictions (n, K) of the rows: half before MixMatch, half since."""
+        if self.first_probs is None:
+            return self._latest_probs()
+        first = self.first_probs.astype(np.float64)
+        return (first + self._latest_probs()) / 2.0 if self.n_seen else first
+
+    def _latest_probs(self) -> NDArray[np.float64]:
+        """Return the averaged predictions (n, K) since MixMatch began, or before in the warm-up."""
         return np.asarray(self.prob_sum / max(1, self.n_seen), dtype=np.float64)
 
     def _estimated_rate(self) -> float:
@@ -497,9 +509,8 @@ class CoTraining(ABC):
         the end is no estimate by itself, for labels that a division rejects are not learned, right or wrong.
         """
         probs = self.seen_probs()
-        rate = max(
-            self._estimated_rate() if self.rate is None else self.rate, _beyond_doubt(probs, self.codes)
-        )
+        rate = self._estimated_rate() if self.rate is None else self.rate
+        rate = max(rate, _beyond_doubt(self._latest_probs(), self.codes))
         transition = estimates.estimate_transition(probs, self.codes, rate)
         scores = estimates.corrected_log_odds(probs, self.codes, transition)
         split = splits.at_rate(scores, rate)
@@ -517,6 +528,8 @@ class CoTraining(ABC):
             "prob_sum": torch.from_numpy(self.prob_sum.copy()),
             "labeled": torch.from_numpy(self.labeled.copy()),
         }
+        if self.first_probs is not None:
+            tensors["first_probs"] = torch.from_numpy(self.first_probs.copy())
         for name in self._remembered:
             if getattr(self, name) is not None:
                 tensors[_OWN + name] = torch.from_numpy(getattr(self, name).copy())
@@ -559,6 +572,8 @@ class CoTraining(ABC):
         self.losses = tensors["losses"].cpu().numpy().copy()
         self.prob_sum = tensors["prob_sum"].cpu().numpy().copy()
         self.labeled = tensors["labeled"].cpu().numpy()
+        if "first_probs" in tensors:
+            self.first_probs = tensors["first_probs"].cpu().numpy()
         for name, tensor in behind(_OWN, tensors).items():
             setattr(self, name, tensor.cpu().numpy())
         self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
@@ -577,7 +592,7 @@ class CoTraining(ABC):
             net.end(rows, targets)
             if self.averages is not None:
                 self.averages[which].hand_over(net.module_)
-        self.kept = self.averages = None
+        self.kept = self.averages = self.first_probs = None
         self.found.clear()
         self.early.forget()
         del self.rows, self.targets, self.learned, self.codes, self.losses, self.prob_sum, self.warmup

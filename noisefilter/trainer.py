@@ -231,7 +231,7 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
             raise ParameterError(
                 "estimator.callbacks must leave the networks as they are after the last epoch, got "
                 f"{loading}(load_best=True). Losses of different phases cannot be compared, and the verdict "
-                "is made of the last epochs; leave out load_best."
+                "is made of all epochs; leave out load_best."
             )
         remembering = None if self.checkpoint_dir is None else remembering_callback(self.estimator)
         if remembering is not None:

@@ -152,9 +152,10 @@ class INNDivideMixClassifier(BaseTrainer):
     ``features=`` given to ``fit`` are the space in which all neighbors are found, once and for all.
 
     The verdict is made as in :class:`noisefilter.DivideMixClassifier`: corrected log-odds of the given label
-    in the predictions of both networks, averaged over the last epochs, of which as many rows are flagged as
-    the first scores said, or the filter before. ``probes=0`` does without planted labels, and with networks
-    that memorize then finds hardly a wrong label, though the divisions work.
+    in predictions, half of them those that the first scores are made of, half the mean of both networks over
+    all epochs; as many rows are flagged as the first scores said, or the filter before. ``probes=0`` does
+    without planted labels, and with networks that memorize then finds hardly a wrong label, though the
+    divisions work.
 
     On 4,000 Fashion-MNIST images of which 72 % carried wrong labels, with networks that memorize
     (``benchmarks/training.py``), it was best early and ended far below
@@ -357,6 +358,7 @@ class _FirstScores(NamedTuple):
     blended_rate: float
     known_by_heart: float | None  # of planted labels, where there are such
     guessed_right: float  # share of the guesses
+    probs: NDArray[Any]  # (n, K), what the log-odds are of
 
 
 class _INNDivideMix(CoTraining):
@@ -458,6 +460,7 @@ class _INNDivideMix(CoTraining):
             self.rate = float(np.mean([each.blended_rate for each in found]))
             blended = splits.at_rate(np.mean([each.blended for each in found], axis=0), self.rate)
             return record | {"estimated_rate": self.rate} | self._stay_plain(blended)
+        self.first_probs = np.mean([each.probs for each in found], axis=0, dtype=np.float32)
         first, second = (self._with_labels(self._by_scores(each.scores).clean_proba) for each in found)
         self.kept = first, second
         return record
@@ -484,7 +487,7 @@ class _INNDivideMix(CoTraining):
             learned = learned_codes(signals, self.codes)
             known = estimates.known_by_heart(guesses, learned, planted, self.n_classes)
             right = estimates.guessed_right(guesses, self.codes, planted, rate, self.n_classes)
-        return _FirstScores(found, rate, blended, blended_rate, known, right)
+        return _FirstScores(found, rate, blended, blended_rate, known, right, both)
 
     def _with_labels(self, clean_proba: NDArray[np.float64]) -> Division:
         """Divide so that believed labels are learned as they are."""

@@ -51,7 +51,7 @@ Floats = NDArray[np.float64]
 
 _A, _B = 0, 1  # the network whose losses are read for their size, and the one for their variation
 _LEAST_SHARE = 0.05  # of rows believed clean
-_SCAN_FROM = 0.6  # rate of symmetric noise
+_HEAVY_FROM = 0.6  # rate of symmetric noise, from which on SCAN is the paper's and classes are alike
 _SCAN_BATCH = 128
 _CLUSTERING_EPOCHS = 50
 _DRAW = 1  # what is drawn in an epoch beside its training
@@ -161,10 +161,12 @@ class VRLVMixClassifier(DivideMixClassifier):
     most_unstable : float or None, default=0.1
         After a change of the learning rate, rows of much variation are believed up to this share of the rows
         believed clean; in [0, 1]. ``None`` is no limit, as in the paper.
-    balance : bool, default=True
+    balance : bool or None, default=None
         ``False`` leaves out all that has to do with classes: each network learns all that the other believes,
-        and rows weigh the same (Table IV). Where classes differ much in size, as the share of each class is
-        the same.
+        and rows weigh the same (Table IV). So it should be where classes differ much in size, as the share of
+        each class is the same. ``True`` is the paper's. ``None`` balances unless the noise rate estimated
+        after the warm-up, or by the filter before, is as heavy as symmetric noise above 0.6: as many of each
+        class are believed by then, and balancing leaves fewer to learn from.
     n_neighbors : int, default=20
         Neighbors that thin out what is added, make synthetic rows, and are to be told alike; clipped to
         n - 1.
@@ -324,7 +326,7 @@ class VRLVMixClassifier(DivideMixClassifier):
         clean_share: str = "falling",
         beta_rule: str = "stable_label",
         most_unstable: float | None = 0.1,
-        balance: bool = True,
+        balance: bool | None = None,
         n_neighbors: int = 20,
         synthetic: bool = False,
         weighted: bool = True,
@@ -436,11 +438,12 @@ class VRLVMixClassifier(DivideMixClassifier):
             raise ParameterError(f"pretrain must be 'simclr' or None, got {self.pretrain!r}.")
 
     def _check_switches(self) -> None:
-        for name in ("variation", "balance", "synthetic", "weighted"):
+        for name in ("variation", "synthetic", "weighted"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ParameterError(f"{name} must be True or False, got {getattr(self, name)!r}.")
-        if not isinstance(self.scan, bool | np.bool_ | None):
-            raise ParameterError(f"scan must be True, False or None, got {self.scan!r}.")
+        for name in ("scan", "balance"):
+            if not isinstance(getattr(self, name), bool | np.bool_ | None):
+                raise ParameterError(f"{name} must be True, False or None, got {getattr(self, name)!r}.")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ParameterError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
@@ -584,7 +587,7 @@ class _VRLVMix(_DivideMix):
         added, blends = self._added(learner, self.selected)
         labeled = self._floored(np.where(clean | added, 1.0 + proba, proba / 2.0), 0.5)  # line 30
         weights = None
-        if self.options.balance and self.options.weighted:
+        if self._balances() and self.options.weighted:
             learned = np.concatenate([self.codes[labeled], self.codes[blends.first]])
             weights = class_weights(learned, self.n_classes)[self.codes]  # Eq. (10)
         if self.options.unlabeled == "not clean":  # line 31 as printed: what is added is guessed as well
@@ -594,7 +597,7 @@ class _VRLVMix(_DivideMix):
     def _added(self, learner: int, selected: _Selection) -> tuple[Mask, Mixing]:
         """Return the rows, and the synthetic ones, that a network learns beside D_c: lines 11 to 29."""
         clean, pool, order = selected.clean, selected.pools[learner], selected.orders[learner]
-        if not self.options.balance:
+        if not self._balances():
             return pool & ~clean, _NOTHING
         per_class = round(selected.share * len(self.codes) / self.n_classes)  # line 11
         if selected.branch == "changed rate":  # lines 15 to 18
@@ -633,7 +636,13 @@ class _VRLVMix(_DivideMix):
     def _scans(self) -> bool:
         if self.options.scan is not None:
             return bool(self.options.scan)
-        return as_published_rate(self.rate or 0.0, self.n_classes) > _SCAN_FROM
+        return self._is_heavy()
+
+    def _balances(self) -> bool:
+        return not self._is_heavy() if self.options.balance is None else bool(self.options.balance)
+
+    def _is_heavy(self) -> bool:
+        return as_published_rate(self.rate or 0.0, self.n_classes) > _HEAVY_FROM
 
     def _scan(self, epoch: int, bar: Progress) -> float | None:
         """Train both networks to say the same of neighbors; None where they put all rows into few classes."""
@@ -667,7 +676,7 @@ class _VRLVMix(_DivideMix):
             "smallest_class": int(counts[:, present].min()), "largest_class": int(counts.max()),
             "classes_without_clean": int((clean[present] == 0).sum()),
         }  # fmt: skip
-        if self.options.balance and self.options.synthetic:
+        if self._balances() and self.options.synthetic:
             record |= {f"n_synthetic_{k + 1}": sizes[1 - k] for k in range(2)}
         return record
 

@@ -179,13 +179,14 @@ def test_the_first_scores_are_those_of_two_inn_scorers(probes):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the components may hardly separate
             scorer.fit(X, codes)
-        score, rate, blended, blended_rate, known, right = run._first_scores(seed)
+        score, rate, blended, blended_rate, known, right, probs = run._first_scores(seed)
         judge = INNScorer(
             scorer.estimator, average=probes > 0, keep_signals=True, **settings
         )  # as it judges by default
         judge._seed = scorer._seed
         judge.fit(X, codes)
         np.testing.assert_allclose(blended, judge.scores_)
+        np.testing.assert_allclose(probs, judge._class_probs(judge.signals_))
         assert blended_rate == pytest.approx(judge.verdict_.estimated_noise_rate)
         assert np.array_equal(score, scorer.scores_)
         assert 0 <= rate < 1
@@ -223,7 +224,8 @@ def watched(monkeypatch):
         found = np.where(blocks, 0.9, 0.1) + np.linspace(0, 0.09, 60)
         known, right = seen.get("known"), seen.get("right", 1.0)
         blended, blended_rate = found[::-1], 0.15 * number
-        return inn_dividemix._FirstScores(found, 0.1 * number, blended, blended_rate, known, right)
+        probs = np.full((60, self.n_classes), 1 / self.n_classes)
+        return inn_dividemix._FirstScores(found, 0.1 * number, blended, blended_rate, known, right, probs)
 
     def scored(self, which):
         seen["scored"].append((self.n_epochs_seen, which))

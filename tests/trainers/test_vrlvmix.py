@@ -573,7 +573,7 @@ def test_as_published_spells_out_the_paper():
         ({"beta_rule": "any"}, "beta_rule must be one of .*, got 'any'"),
         ({"most_unstable": 1.5}, r"most_unstable must be in \[0, 1\] or None, got 1.5"),
         ({"variation": 2}, r"variation must be True or False, got 2"),
-        ({"balance": "yes"}, "balance must be True or False, got 'yes'"),
+        ({"balance": "yes"}, "balance must be True, False or None, got 'yes'"),
         ({"synthetic": None}, "synthetic must be True or False, got None"),
         ({"unlabeled": 1}, r"unlabeled must be one of \('rest', 'not clean'\), got 1"),
         ({"scan": "no"}, "scan must be True, False or None, got 'no'"),
