@@ -26,7 +26,7 @@ __all__ = ["DivideMixClassifier"]
 _WARMUP_STEPS = 1_500
 _RAMP_STEPS = 8_000
 _HEAVY, _HEAVY_EPOCHS = 0.85, 5  # from this published rate on, losses of so many epochs are averaged
-_MANY_CLASSES = 20
+_PUBLISHED_CLASSES, _MANY_CLASSES = 10, 20
 _MEMORIZED_LEAST = 0.8
 
 
@@ -132,9 +132,9 @@ class DivideMixClassifier(BaseTrainer):
     networks, and (n, K) probabilities.
 
     ``unlabeled_weight="auto"`` follows the presets that the authors used: with up to 20 classes 0 up to a
-    noise rate of 0.3, 25 up to 0.85, else 50; with more classes 25 up to 0.3, else 150. Published rates count
-    draws from all K classes, of which one in K is right by chance; so the estimated share of wrong labels is
-    multiplied by K / (K - 1) before it is compared.
+    noise rate of 0.3, 25 up to 0.85, else 50, and with fewer than their 10 classes K / 10 of that; with more
+    classes 25 up to 0.3, else 150. Published rates count draws from all K classes, of which one in K is right
+    by chance; so the estimated share of wrong labels is multiplied by K / (K - 1) before it is compared.
 
     Where more than half of the rows change sides from one division to the next, the one in use before is kept
     for that epoch. ``history_`` has how many change, ``changed_1`` in what the first network learns from,
@@ -367,11 +367,16 @@ def check_mixmatch(trainer: Any) -> None:
 
 
 def preset_weight(noise_rate: float, n_classes: int) -> float:
-    """Return the weight of guesses that DivideMix's authors used for such a share of wrong labels."""
+    """Return the weight of guesses that DivideMix's authors used for such a share of wrong labels.
+
+    With fewer than their ten classes it is smaller in proportion: the squared differences that it weighs are a
+    mean over the classes.
+    """
     published = as_published_rate(noise_rate, n_classes)
     if n_classes > _MANY_CLASSES:
         return 25.0 if published <= 0.3 else 150.0
-    return 0.0 if published <= 0.3 else 25.0 if published <= _HEAVY else 50.0
+    weight = 0.0 if published <= 0.3 else 25.0 if published <= _HEAVY else 50.0
+    return weight * min(1.0, n_classes / _PUBLISHED_CLASSES)
 
 
 def as_published_rate(noise_rate: float, n_classes: int) -> float:

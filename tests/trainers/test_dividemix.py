@@ -164,6 +164,8 @@ def test_neither_half_of_a_division_can_ruin_the_training():
         (10, 0.81, 50.0),
         (100, 0.198, 25.0),
         (100, 0.495, 150.0),
+        (2, 0.3, 5.0),  # a mean over two classes, not ten
+        (15, 0.6, 25.0),
     ],
 )
 def test_the_weight_of_guesses_follows_the_published_presets(n_classes, rate, weight):
