@@ -46,7 +46,11 @@ from published import INN_3
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
 FILTERED = {"inn_filtered": "INNScorer", "loss_filtered": "SmallLossSelector"}
-TRAINERS = ("dividemix", "josrc", "inn_dividemix", "inn_then_dividemix", "dividemix_25")
+TRAINERS = {
+    "dividemix": "DivideMixClassifier", "josrc": "JoSRCClassifier",
+    "inn_dividemix": "INNDivideMixClassifier", "inn_then_dividemix": "DivideMixClassifier",
+    "dividemix_25": "DivideMixClassifier",
+}  # fmt: skip
 SINGLE = {"gce": "GCEClassifier", "elr": "ELRClassifier", "m_correction": "MCorrectionClassifier"}
 VRLVMIX: dict[str, dict[str, Any]] = {
     "vrlvmix": {}, "vrlvmix_no_variation": {"variation": False}, "vrlvmix_no_balance": {"balance": False},
@@ -54,6 +58,8 @@ VRLVMIX: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 ABLATIONS = tuple(VRLVMIX)[1:]
 ABLATED = [("memorizing", "asymmetric", 0.4), ("memorizing", "symmetric", 0.8)]
+CLASSES = SINGLE | TRAINERS | dict.fromkeys(VRLVMIX, "VRLVMixClassifier")
+SETTINGS: dict[str, dict[str, Any]] = {**VRLVMIX, "dividemix_25": {"unlabeled_weight": 25.0, "ramp_steps": 0}}
 METHODS = ("ce", *FILTERED, *SINGLE, *TRAINERS, *VRLVMIX)
 REGIMES: dict[str, dict[str, Any]] = {
     "memorizing": {"data": "fashion_mnist", "rows": 4_000, "epochs": 80},
@@ -200,29 +206,17 @@ def plain(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
 def made(cell: dict[str, Any]) -> Any:
     """Return the trainer of a cell."""
     import noisefilter
-    from noisefilter import DivideMixClassifier, INNScorer
 
     regime, seed, method = REGIMES[cell["regime"]], cell["seed"], cell["method"]
     prototype = network(cell["regime"], regime["epochs"])
-    common: dict[str, Any] = {"random_state": seed}
+    settings = {"random_state": seed} | SETTINGS.get(method, {})
     if prototype is None:
-        common["max_epochs"] = regime["epochs"]
-    if method in SINGLE:
-        return getattr(noisefilter, SINGLE[method])(prototype, **common)
-    if cell["regime"] == "imbalanced":
-        common["least_epochs"] = 0  # as in the paper's 300 epochs, guesses are tried
-    if method == "josrc":
-        return noisefilter.JoSRCClassifier(prototype, **common)
-    if method == "inn_dividemix":
-        return noisefilter.INNDivideMixClassifier(prototype, **common)
+        settings["max_epochs"] = regime["epochs"]
+    if cell["regime"] == "imbalanced" and method not in SINGLE:
+        settings["least_epochs"] = 0  # as in the paper's 300 epochs, guesses are tried
     if method == "inn_then_dividemix":
-        inn = INNScorer(network(cell["regime"], 30), random_state=seed)
-        return DivideMixClassifier(prototype, filter=inn, **common)
-    if method == "dividemix_25":
-        return DivideMixClassifier(prototype, unlabeled_weight=25.0, ramp_steps=0, **common)
-    if method in VRLVMIX:
-        return noisefilter.VRLVMixClassifier(prototype, **VRLVMIX[method], **common)
-    return DivideMixClassifier(prototype, **common)
+        settings["filter"] = noisefilter.INNScorer(network(cell["regime"], 30), random_state=seed)
+    return getattr(noisefilter, CLASSES[method])(prototype, **settings)
 
 
 def robust(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
