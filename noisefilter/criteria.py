@@ -292,7 +292,7 @@ class ELRLoss(IndexedLoss):
         K.
     beta : float, default=0.7
         How much of the past is kept, in [0, 1). Published: 0.7 for CIFAR-10 with symmetric noise, else 0.9.
-    strength : float, default=3.0
+    strength : float, default=7.0
         :math:`\lambda`, at least 0. Published: 3 for CIFAR-10 with symmetric noise, 1 with asymmetric, 7 for
         CIFAR-100.
     reduction : {"mean", "sum", "none"}, default="mean"
@@ -323,7 +323,7 @@ class ELRLoss(IndexedLoss):
         n_rows: int,
         n_classes: int,
         beta: float = 0.7,
-        strength: float = 3.0,
+        strength: float = 7.0,
         *,
         reduction: str = "mean",
     ):

@@ -21,7 +21,7 @@ from noisefilter.verdict import Verdict
 __all__ = ["RobustTrainer"]
 
 _MAX_EPOCHS = 60
-_WARMUP = 3  # one epoch in so many
+_WARMUP = 6  # one epoch in so many
 
 
 class RobustTrainer(BaseTrainer):

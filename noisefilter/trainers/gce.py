@@ -61,7 +61,7 @@ class GCEClassifier(RobustTrainer):
     prune_epochs : int, default=10
         After how many epochs that is decided anew.
     warmup_epochs : int, optional
-        After how many epochs truncation begins, and planted labels end. Default: a third of the epochs.
+        After how many epochs truncation begins, and planted labels end. Default: a sixth of the epochs.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
         how wrong labels score in this very training, and so how many there are. Default: 4 %, up to 200 rows

@@ -66,7 +66,7 @@ class MCorrectionClassifier(RobustTrainer):
         Weight of what keeps the mean prediction near uniform after the warm-up. 0 where classes differ much
         in size.
     warmup_epochs : int, optional
-        Epochs of mixup before labels are doubted; planted labels end there, too. Default: a third of the
+        Epochs of mixup before labels are doubted; planted labels end there, too. Default: a sixth of the
         epochs.
     probes : float, optional
         Share of rows, drawn at random, that the warm-up trains under a wrong label; in [0, 0.5]. They show
