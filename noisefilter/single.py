@@ -99,7 +99,7 @@ class SingleTraining:
     # Arrays, or None, that a subclass keeps from epoch to epoch beside those of this class.
     _remembered: ClassVar[tuple[str, ...]] = ()
     # What the epochs after the warm-up are called in the record.
-    _phase: ClassVar[str] = "robust"
+    _phase: str = "robust"
 
     def __init__(
         self,

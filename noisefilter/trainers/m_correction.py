@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,7 +215,7 @@ class MCorrectionClassifier(RobustTrainer):
 class _MCorrection(SingleTraining):
     """Dynamic bootstrapping, section 3.2."""
 
-    _phase: ClassVar[str] = "bootstrapping"
+    _phase = "bootstrapping"
 
     def __init__(self, *args: Any, penalty: float, **settings: Any):
         super().__init__(*args, **settings)
