@@ -182,8 +182,8 @@ class GCEClassifier(RobustTrainer):
         """
         published: dict[str, Any] = {
             "network": PreActResNet18, "max_epochs": 120, "batch_size": 128, "lr": 0.01,
-            "lr_drops": (1 / 3, 2 / 3), "lr_drop_factor": 10.0, "q": 0.7, "truncation": None, "prune_epochs": 10,
-            "warmup_epochs": 40, "probes": 0.0,
+            "lr_drops": (1 / 3, 2 / 3), "lr_drop_factor": 10.0, "q": 0.7, "truncation": None,
+            "prune_epochs": 10, "warmup_epochs": 40, "probes": 0.0,
         }  # fmt: skip
         return cls(**(published | changes))
 
