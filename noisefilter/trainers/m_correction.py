@@ -24,6 +24,7 @@ from noisefilter.verdict import Verdict
 __all__ = ["MCorrectionClassifier"]
 
 _ONE_HILL = 1.0  # Ashman's D below which a mixture has found nothing
+_TOO_MANY = 2.0  # times the estimated rate: a mixture halves clean rows, too
 
 
 class MCorrectionClassifier(RobustTrainer):
@@ -111,8 +112,8 @@ class MCorrectionClassifier(RobustTrainer):
     the look at all rows after the epoch before, as they are, and not of one more pass over each batch of
     views; the mixture is that of :func:`noisefilter.mixtures.mixture`, fitted to the end, its noisy component
     the one of larger mean loss and not the one that was started there; where it finds no two hills (Ashman's
-    D < 1) the doubt is read off the order of the losses and the estimated rate, where the authors' code would
-    doubt everything. There is no M-DYR-SH, for 90 % noise.
+    D < 1), or doubts more than twice the share of labels estimated to be wrong, as it does on clean data, the
+    doubt is read off the order of the losses and that share. There is no M-DYR-SH, for 90 % noise.
 
     References
     ----------
@@ -237,7 +238,9 @@ class _MCorrection(SingleTraining):
     def _doubt(self, probs: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
         """Return the probability (n,) that a label is wrong, and how far the two components are apart."""
         split, distance = mixture_with_separation(log_probability(probs, self.codes), "beta", scale=True)
-        if split.clean_proba is None or distance < _ONE_HILL:  # only their order says something
-            split = at_rate(log_odds(given_probability(probs, self.codes)), self.estimated_rate())
+        rate = self.estimated_rate()
+        too_many = split.noise_rate is None or split.noise_rate > _TOO_MANY * rate
+        if distance < _ONE_HILL or too_many:  # only their order says something
+            split = at_rate(log_odds(given_probability(probs, self.codes)), rate)
         assert split.clean_proba is not None  # at_rate has it always
         return 1.0 - split.clean_proba, distance

@@ -64,6 +64,13 @@ def test_losses_on_one_hill_are_doubted_by_their_order_at_the_estimated_rate(blo
     assert doubt.mean() == pytest.approx(rate, abs=1e-4)
 
 
+def test_clean_labels_are_hardly_doubted(blobs, watched):
+    """A mixture finds two components in any losses; here the estimated rate says that one of them is none."""
+    model = short(max_epochs=10).fit(blobs.X, blobs.truth)
+    assert max(record["doubt"] for record in model.history_[1:]) < 0.05
+    assert model.verdict_.clean_mask.mean() > 0.97 and model.score(blobs.X, blobs.truth) > 0.97
+
+
 def test_equal_losses_are_doubted_alike():
     training = m_correction._MCorrection.__new__(m_correction._MCorrection)
     training.codes, training.rate = np.arange(60) % 3, 0.25
