@@ -17,7 +17,8 @@ the last, and the mean of the last ten are reported.
 
 ``ce`` is plain cross-entropy with the same network and epochs; ``inn_filtered`` and ``loss_filtered`` are the
 same on the rows that INNScorer or SmallLossSelector keep, which train one such network each to judge by.
-``dividemix``, ``josrc``, ``inn_dividemix`` and ``vrlvmix`` are the trainers with their defaults,
+``gce``, ``elr`` and ``m_correction`` are trainers of one network with a robust loss, with their defaults;
+``dividemix``, ``josrc``, ``inn_dividemix`` and ``vrlvmix`` are those that guess labels,
 ``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
 code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, or have the one that
 the default leaves out, in ``memorizing`` alone, under asymmetric and heavy symmetric noise.
@@ -45,7 +46,12 @@ from published import INN_3
 
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
 FILTERED = {"inn_filtered": "INNScorer", "loss_filtered": "SmallLossSelector"}
-TRAINERS = ("dividemix", "josrc", "inn_dividemix", "inn_then_dividemix", "dividemix_25")
+TRAINERS = {
+    "dividemix": "DivideMixClassifier", "josrc": "JoSRCClassifier",
+    "inn_dividemix": "INNDivideMixClassifier", "inn_then_dividemix": "DivideMixClassifier",
+    "dividemix_25": "DivideMixClassifier",
+}  # fmt: skip
+SINGLE = {"gce": "GCEClassifier", "elr": "ELRClassifier", "m_correction": "MCorrectionClassifier"}
 VRLVMIX: dict[str, dict[str, Any]] = {
     "vrlvmix": {}, "vrlvmix_no_variation": {"variation": False}, "vrlvmix_no_balance": {"balance": False},
     "vrlvmix_no_scan": {"scan": False}, "vrlvmix_balanced": {"balance": True},
@@ -56,7 +62,9 @@ ABLATED = {
     ("memorizing", "asymmetric", 0.4): ("vrlvmix_no_variation", "vrlvmix_no_balance", "vrlvmix_no_scan"),
     ("memorizing", "symmetric", 0.8): ("vrlvmix_no_variation", "vrlvmix_balanced", "vrlvmix_no_scan"),
 }
-METHODS = ("ce", *FILTERED, *TRAINERS, *VRLVMIX)
+CLASSES = SINGLE | TRAINERS | dict.fromkeys(VRLVMIX, "VRLVMixClassifier")
+SETTINGS: dict[str, dict[str, Any]] = {**VRLVMIX, "dividemix_25": {"unlabeled_weight": 25.0, "ramp_steps": 0}}
+METHODS = ("ce", *FILTERED, *SINGLE, *TRAINERS, *VRLVMIX)
 REGIMES: dict[str, dict[str, Any]] = {
     "memorizing": {"data": "fashion_mnist", "rows": 4_000, "epochs": 80},
     "short": {"data": "cifar10", "rows": 10_000, "epochs": 30},
@@ -199,31 +207,25 @@ def plain(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def made(cell: dict[str, Any]) -> Any:
+    """Return the trainer of a cell."""
+    import noisefilter
+
+    regime, seed, method = REGIMES[cell["regime"]], cell["seed"], cell["method"]
+    prototype = network(cell["regime"], regime["epochs"])
+    settings = {"random_state": seed} | SETTINGS.get(method, {})
+    if prototype is None:
+        settings["max_epochs"] = regime["epochs"]
+    if cell["regime"] == "imbalanced" and method not in SINGLE:
+        settings["least_epochs"] = 0  # as in the paper's 300 epochs, guesses are tried
+    if method == "inn_then_dividemix":
+        settings["filter"] = noisefilter.INNScorer(network(cell["regime"], 30), random_state=seed)
+    return getattr(noisefilter, CLASSES[method])(prototype, **settings)
+
+
 def robust(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
     """Train by one of the trainers."""
-    import noisefilter
-    from noisefilter import DivideMixClassifier, INNScorer
-
-    regime, seed = REGIMES[cell["regime"]], cell["seed"]
-    prototype = network(cell["regime"], regime["epochs"])
-    common: dict[str, Any] = {"random_state": seed}
-    if prototype is None:
-        common["max_epochs"] = regime["epochs"]
-    if cell["regime"] == "imbalanced":
-        common["least_epochs"] = 0  # as in the paper's 300 epochs, guesses are tried
-    if cell["method"] == "josrc":
-        trainer: Any = noisefilter.JoSRCClassifier(prototype, **common)
-    elif cell["method"] == "inn_dividemix":
-        trainer = noisefilter.INNDivideMixClassifier(prototype, **common)
-    elif cell["method"] == "inn_then_dividemix":
-        inn = INNScorer(network(cell["regime"], 30), random_state=seed)
-        trainer = DivideMixClassifier(prototype, filter=inn, **common)
-    elif cell["method"] == "dividemix_25":
-        trainer = DivideMixClassifier(prototype, unlabeled_weight=25.0, ramp_steps=0, **common)
-    elif cell["method"] in VRLVMIX:
-        trainer = noisefilter.VRLVMixClassifier(prototype, **VRLVMIX[cell["method"]], **common)
-    else:
-        trainer = DivideMixClassifier(prototype, **common)
+    trainer = made(cell)
     trainer.fit(X, y, eval_set=test)
     accuracies = [record["test_accuracy"] for record in trainer.history_]
     labeled = getattr(trainer, "labeled_", None)

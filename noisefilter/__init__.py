@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noisefilter.compose import FilteredClassifier, FilterSampler
+    from noisefilter.criteria import (
+        ConfidencePenaltyLoss,
+        ELRLoss,
+        GCELoss,
+        HardBootstrappingLoss,
+        IndexedDataset,
+        SoftBootstrappingLoss,
+        SymmetricCELoss,
+    )
     from noisefilter.displays import ScoreHistogramDisplay, TransitionMatrixDisplay
     from noisefilter.filters.inn import INNScorer
     from noisefilter.filters.josrc import JoSRCSelector
@@ -20,8 +29,11 @@ if TYPE_CHECKING:
     from noisefilter.noise import plant_noise
     from noisefilter.selfsupervised import SCANClusterer, SimCLR
     from noisefilter.trainers.dividemix import DivideMixClassifier
+    from noisefilter.trainers.elr import ELRClassifier
+    from noisefilter.trainers.gce import GCEClassifier
     from noisefilter.trainers.inn_dividemix import INNDivideMixClassifier
     from noisefilter.trainers.josrc import JoSRCClassifier
+    from noisefilter.trainers.m_correction import MCorrectionClassifier
     from noisefilter.trainers.vrlvmix import VRLVMixClassifier
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
     from noisefilter.voting import VoteFilter
@@ -30,22 +42,32 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CLEAN": "verdict",
-    "ID_NOISE": "verdict",
-    "OOD_NOISE": "verdict",
+    "ConfidencePenaltyLoss": "criteria",
     "DivideMixClassifier": "trainers.dividemix",
+    "ELRClassifier": "trainers.elr",
+    "ELRLoss": "criteria",
     "FilterSampler": "compose",
     "FilteredClassifier": "compose",
+    "GCEClassifier": "trainers.gce",
+    "GCELoss": "criteria",
+    "HardBootstrappingLoss": "criteria",
+    "ID_NOISE": "verdict",
     "INNDivideMixClassifier": "trainers.inn_dividemix",
     "INNScorer": "filters.inn",
+    "IndexedDataset": "criteria",
     "JoSRCClassifier": "trainers.josrc",
     "JoSRCSelector": "filters.josrc",
     "LossVariationSelector": "filters.loss_variation",
+    "MCorrectionClassifier": "trainers.m_correction",
     "Net": "net",
+    "OOD_NOISE": "verdict",
     "SCANClusterer": "selfsupervised",
     "ScoreHistogramDisplay": "displays",
     "Signals": "verdict",
     "SimCLR": "selfsupervised",
     "SmallLossSelector": "filters.small_loss",
+    "SoftBootstrappingLoss": "criteria",
+    "SymmetricCELoss": "criteria",
     "TransitionMatrixDisplay": "displays",
     "VRLVMixClassifier": "trainers.vrlvmix",
     "Verdict": "verdict",
@@ -58,20 +80,30 @@ __all__ = [
     "CLEAN",
     "ID_NOISE",
     "OOD_NOISE",
+    "ConfidencePenaltyLoss",
     "DivideMixClassifier",
+    "ELRClassifier",
+    "ELRLoss",
     "FilterSampler",
     "FilteredClassifier",
+    "GCEClassifier",
+    "GCELoss",
+    "HardBootstrappingLoss",
     "INNDivideMixClassifier",
     "INNScorer",
+    "IndexedDataset",
     "JoSRCClassifier",
     "JoSRCSelector",
     "LossVariationSelector",
+    "MCorrectionClassifier",
     "Net",
     "SCANClusterer",
     "ScoreHistogramDisplay",
     "Signals",
     "SimCLR",
     "SmallLossSelector",
+    "SoftBootstrappingLoss",
+    "SymmetricCELoss",
     "TransitionMatrixDisplay",
     "VRLVMixClassifier",
     "Verdict",

@@ -21,8 +21,7 @@ from noisefilter.balance import Mixing
 from noisefilter.batches import Rows, picked
 from noisefilter.budgets import Budget
 from noisefilter.contrastive import MeanTeacher
-from noisefilter.errors import InputTypeError
-from noisefilter.models import NetModel, build_model, check_outputs
+from noisefilter.models import NetModel, build_net, check_outputs
 from noisefilter.net import Net, check_finite_outputs, local_seed
 from noisefilter.progress import Progress
 from noisefilter.rewind import EarlyStates
@@ -31,13 +30,13 @@ from noisefilter.semisupervised import TRAINED, Blends, believed, mixmatch_epoch
 from noisefilter.states import behind, named
 from noisefilter.verdict import Judged
 
-__all__ = ["CoTraining", "Division", "two_nets"]
+__all__ = ["REMEMBERED", "CoTraining", "Division", "judged_by", "rate_of", "two_nets"]
 
 _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress bar reads it
 _TURNED_OVER = 0.5  # of the rows change sides
 _OVERSURE = 1.25  # how much too sure networks may be of rows whose labels they do not learn
-_REMEMBERED = 0.9  # of earlier epochs of the warm-up, in each
+REMEMBERED = 0.9  # of earlier epochs of a plain training, in each
 _ENOUGH = Budget()  # whatever is left
 _BLEND, _OWN, _EARLY = "blend.", "own.", "early."  # in front of the names of tensors in a checkpoint
 
@@ -86,21 +85,14 @@ def two_nets(
     InputTypeError
         If the prototype is no network, or one whose training is its own.
     """
-    nets = []
-    for _ in range(2):
-        seed = int(rng.randint(2**31 - 1))
-        model = build_model(
-            estimator, rows, n_classes, network=network, settings=settings, training=training, record=(),
-            seed=seed,
-        )  # fmt: skip
-        if not isinstance(model, NetModel) or type(model.net) is not Net:
-            raise InputTypeError(
-                "estimator must be a skorch NeuralNetClassifier or a noisefilter.Net and no subclass, as the "
-                f"training is not its own, got {type(estimator).__name__}."
-            )
-        # A random_state of the prototype's own would make twins of the two.
-        nets.append(model.net.set_params(random_state=seed, verbose=0))
-    return nets[0], nets[1]
+    first, second = (
+        build_net(
+            estimator, rows, n_classes, network=network, settings=settings, training=training,
+            seed=int(rng.randint(2**31 - 1)),
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    return first, second
 
 
 class CoTraining(ABC):
@@ -441,7 +433,7 @@ class CoTraining(ABC):
         self._note(both)
         told, remembered = both, 1.0
         if epoch < self.warmup_epochs:
-            remembered = _REMEMBERED
+            remembered = REMEMBERED
             if self.nets[0].objective == "cross_entropy_ne":
                 told = [unpenalized(probs) for probs in both]
         self.prob_sum *= remembered
@@ -493,13 +485,7 @@ class CoTraining(ABC):
 
     def _estimated_rate(self) -> float:
         """How many labels are wrong, by what the networks contradict beyond their doubt in the warm-up."""
-        probs = self.seen_probs()
-        if not len(self.probe_rows):
-            return estimates.estimate_noise_rate(probs, self.codes)
-        others = np.delete(np.arange(len(probs)), self.probe_rows)
-        return estimates.estimate_noise_rate(
-            probs[others], self.codes[others], probs[self.probe_rows], self.probe_codes
-        )
+        return rate_of(self.seen_probs(), self.codes, self.probe_rows, self.probe_codes)
 
     def judged(self) -> Judged:
         """Judge the rows by the averaged predictions.
@@ -508,16 +494,8 @@ class CoTraining(ABC):
         doubted. After a warm-up that was short the estimate is often low; but what the networks contradict in
         the end is no estimate by itself, for labels that a division rejects are not learned, right or wrong.
         """
-        probs = self.seen_probs()
         rate = self._estimated_rate() if self.rate is None else self.rate
-        rate = max(rate, _beyond_doubt(self._latest_probs(), self.codes))
-        transition = estimates.estimate_transition(probs, self.codes, rate)
-        scores = estimates.corrected_log_odds(probs, self.codes, transition)
-        split = splits.at_rate(scores, rate)
-        return Judged(
-            scores=scores, clean=split.clean, probs=probs, noise_rate=rate, clean_proba=split.clean_proba,
-            transition=transition, threshold=split.threshold,
-        )  # fmt: skip
+        return judged_by(self.seen_probs(), self.codes, rate, self._latest_probs())
 
     # -- checkpoints ------------------------------------------------------------------------------
 
@@ -614,6 +592,36 @@ def pushed(bank: NDArray[Any], newest: NDArray[Any]) -> None:
     """Put what is newest behind the others, in place of the oldest."""
     bank[:-1] = bank[1:]
     bank[-1] = newest
+
+
+def rate_of(
+    probs: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    probe_rows: NDArray[np.int64],
+    probe_codes: NDArray[np.int64],
+) -> float:
+    """Return how many labels are wrong by predictions (n, K), where some rows learned a planted label."""
+    if not len(probe_rows):
+        return estimates.estimate_noise_rate(probs, codes)
+    others = np.delete(np.arange(len(probs)), probe_rows)
+    return estimates.estimate_noise_rate(probs[others], codes[others], probs[probe_rows], probe_codes)
+
+
+def judged_by(
+    probs: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    least_rate: float,
+    latest: NDArray[np.float64] | None = None,
+) -> Judged:
+    """Judge rows by averaged predictions (n, K): so many are wrong, or more if `latest` contradict more."""
+    rate = max(least_rate, _beyond_doubt(probs if latest is None else latest, codes))
+    transition = estimates.estimate_transition(probs, codes, rate)
+    scores = estimates.corrected_log_odds(probs, codes, transition)
+    split = splits.at_rate(scores, rate)
+    return Judged(
+        scores=scores, clean=split.clean, probs=probs, noise_rate=rate, clean_proba=split.clean_proba,
+        transition=transition, threshold=split.threshold,
+    )  # fmt: skip
 
 
 def _beyond_doubt(probs: NDArray[np.float64], codes: NDArray[np.int64]) -> float:

@@ -13,21 +13,27 @@ from torch import Tensor
 
 __all__ = [
     "agreement",
+    "bootstrapped",
     "brier",
     "consistency",
+    "early_learning",
+    "generalized_cross_entropy",
     "josrc_loss",
     "js_likelihood",
     "mean_entropy",
+    "negative_entropy",
     "nt_xent",
     "scan_loss",
     "smoothed",
     "soft_cross_entropy",
     "softened",
+    "symmetric_cross_entropy",
     "two_view_cross_entropy",
     "uniform_penalty",
 ]
 
 _SMALLEST = 1e-12
+_LEAST_APART = 1e-4  # of 1 - <t, p>
 
 
 def smoothed(codes: Tensor, n_classes: int, smoothing: float) -> Tensor:
@@ -119,6 +125,88 @@ def uniform_penalty(log_probs: Tensor) -> Tensor:
     """
     n, n_classes = log_probs.shape
     return -(torch.logsumexp(log_probs, dim=0) - math.log(n)).mean() - math.log(n_classes)
+
+
+def generalized_cross_entropy(log_probs: Tensor, codes: Tensor, q: float) -> Tensor:
+    r"""Return :math:`(1 - p_y^q) / q`, (b,): the L_q loss of Zhang & Sabuncu, NeurIPS 2018, section 3.2.
+
+    For q towards 0 it is the cross-entropy, for q = 1 it is :math:`1 - p_y`, half of the mean absolute error.
+
+    Parameters
+    ----------
+    log_probs : (b, K) Tensor
+        Log-probabilities.
+    codes : (b,) int64 Tensor
+        Given labels.
+    q : float
+        In (0, 1]; large values resist wrong labels, small ones learn faster.
+    """
+    return -torch.expm1(q * _of_label(log_probs, codes)) / q
+
+
+def symmetric_cross_entropy(
+    log_probs: Tensor, codes: Tensor, alpha: float, beta: float, log_zero: float
+) -> Tensor:
+    r"""Return :math:`-\alpha \log p_y - \beta A (1 - p_y)`, (b,): SL of Wang et al., ICCV 2019, section 3.
+
+    The second term is the cross-entropy with label and prediction in each other's place,
+    :math:`-\sum_k p_k \log y_k`, where A stands for the logarithm of zero.
+
+    Parameters
+    ----------
+    log_probs : (b, K) Tensor
+        Log-probabilities.
+    codes : (b,) int64 Tensor
+        Given labels.
+    alpha, beta : float
+        Weights of both, at least 0.
+    log_zero : float
+        A, less than 0.
+    """
+    given = _of_label(log_probs, codes)
+    return -alpha * given + beta * log_zero * torch.expm1(given)
+
+
+def bootstrapped(log_probs: Tensor, codes: Tensor, others: Tensor, doubt: float | Tensor) -> Tensor:
+    r"""Return :math:`-(1 - w) \log p_y - w \log p_z`, (b,): a label, and what else a row may be called.
+
+    The hard bootstrapping of Reed et al. (ICLR 2015 workshop, section 3.2), where w is the same for all rows;
+    the dynamic one of Arazo et al. (ICML 2019, section 3.2), where each has its own.
+
+    Parameters
+    ----------
+    log_probs : (b, K) Tensor
+        Log-probabilities.
+    codes, others : (b,) int64 Tensor
+        Given labels y, and classes z.
+    doubt : float or (b,) Tensor
+        w, in [0, 1].
+    """
+    return -(1.0 - doubt) * _of_label(log_probs, codes) - doubt * _of_label(log_probs, others)
+
+
+def negative_entropy(probs: Tensor) -> Tensor:
+    """Return the sum of p log p, (b,), for probabilities (b, K); its slope is finite at p = 0, too."""
+    return (probs * probs.clamp_min(_SMALLEST).log()).sum(1)
+
+
+def early_learning(log_probs: Tensor, targets: Tensor) -> Tensor:
+    r"""Return :math:`\log(1 - \langle t, p \rangle)`, (b,), at most 0: the regularizer of ELR.
+
+    S. Liu et al., NeurIPS 2020, section 4. Its slope draws p towards t, the harder the nearer p is.
+
+    Parameters
+    ----------
+    log_probs : (b, K) Tensor
+        Log-probabilities.
+    targets : (b, K) Tensor
+        At least 0, with sums of at most one.
+    """
+    return (1.0 - (targets * log_probs.exp()).sum(1)).clamp_min(_LEAST_APART).log()
+
+
+def _of_label(log_probs: Tensor, codes: Tensor) -> Tensor:
+    return log_probs.gather(1, codes[:, None])[:, 0]
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -378,6 +378,44 @@ def build_model(
     return SklearnModel(classifier, seed)
 
 
+def build_net(
+    estimator: Any,
+    rows: Rows,
+    n_classes: int,
+    *,
+    network: type[nn.Module] | None,
+    settings: dict[str, Any],
+    training: dict[str, Any],
+    seed: int,
+) -> Net:
+    """Make an untrained net, from a prototype or of the default kind, for a training that is not its own.
+
+    Parameters are those of :func:`build_model`.
+
+    Raises
+    ------
+    InputTypeError
+        If the prototype is no network, or one whose training is its own.
+    """
+    model = build_model(
+        estimator,
+        rows,
+        n_classes,
+        network=network,
+        settings=settings,
+        training=training,
+        record=(),
+        seed=seed,
+    )
+    if not isinstance(model, NetModel) or type(model.net) is not Net:
+        raise InputTypeError(
+            "estimator must be a skorch NeuralNetClassifier or a noisefilter.Net and no subclass, as the "
+            f"training is not its own, got {type(estimator).__name__}."
+        )
+    # A random_state of the prototype's own would make twins of two.
+    return model.net.set_params(random_state=seed, verbose=0)
+
+
 def _default_net(
     rows: Rows,
     n_classes: int,

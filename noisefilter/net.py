@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from noisefilter.augment import Augment
 from noisefilter.batches import Rows, count_batches, gathered, in_order, shuffled, statistics
+from noisefilter.criteria import ELRLoss, IndexedLoss
 from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
 from noisefilter.inputs import as_rows
+from noisefilter.losses import negative_entropy
 from noisefilter.networks import Standardize
 from noisefilter.progress import Progress
 from noisefilter.states import behind, check_tensors, load_optimizer_state, named, optimizer_state
@@ -219,6 +221,11 @@ class Net(NeuralNetClassifier):
         As in skorch, with ``module__...`` arguments.
     augment : callable, optional
         ``augment(batch, generator) -> batch``, applied in training only.
+    criterion : type of torch.nn.Module, default=CrossEntropyLoss
+        As in skorch, with ``criterion__...`` arguments. Those of :mod:`noisefilter.criteria` resist wrong
+        labels; one that keeps something of each row is told which rows it sees. A criterion of your own that
+        is no ``CrossEntropyLoss`` needs skorch's ``predict_nonlinearity``, or outputs are taken for
+        probabilities as they are.
     objective : {"cross_entropy", "cross_entropy_ne", "mixup"}, default="cross_entropy"
         ``"cross_entropy"`` is the plain objective with whatever ``criterion`` is given;
         ``"cross_entropy_ne"`` adds the mean negative entropy of the predictions,
@@ -413,21 +420,28 @@ class Net(NeuralNetClassifier):
         self.notify("on_train_begin", X=rows, y=codes)
         return self._make_ready(rows, codes)
 
-    def run_epoch(self, rows: Rows, codes: Tensor, epoch: int, bar: Progress | None = None) -> bool:
-        """Train one epoch, numbered from 0; returns whether a callback asks for the end."""
+    def run_epoch(
+        self, rows: Rows, codes: Tensor, epoch: int, bar: Progress | None = None, chosen: Tensor | None = None
+    ) -> bool:
+        """Train one epoch, numbered from 0; returns whether a callback asks for the end.
+
+        Of all rows only those ``chosen``, (m,) row numbers, are learned where these are given.
+        """
         recorder, batch_size, watched, *_ = self._running
+        n_rows = len(rows) if chosen is None else len(chosen)
         self._set_learning_rate(epoch)
         self.notify("on_epoch_begin", dataset_train=(rows, codes), dataset_valid=None)
         total = torch.zeros((), device=rows.device)
         self.module_.train()
-        for index in shuffled(len(rows), batch_size, self.generator_):
+        for index in shuffled(n_rows, batch_size, self.generator_):
+            index = index if chosen is None else chosen[index]
             loss, output = self._step(rows, codes, index, self.generator_, watched)
             if recorder.wants(epoch) and not self._evaluates_epochs():
                 self._record(recorder, index, output, codes)
             total += loss * len(index)
             if bar is not None:
                 bar.step()
-        return self._end_epoch(total / len(rows), recorder, rows, codes)
+        return self._end_epoch(total / n_rows, recorder, rows, codes)
 
     def notify_epoch_end(self, rows: Rows, codes: Tensor) -> bool:
         """Tell the callbacks that an epoch has ended; returns whether one asks for the end of the training.
@@ -602,6 +616,7 @@ class Net(NeuralNetClassifier):
 
     def _make_ready(self, rows: Rows, codes: Tensor) -> int:
         n_classes = self._prepare(rows, codes)
+        self._check_criterion(len(rows))
         cyclical = self.n_cycles * self.cycle_epochs if self.schedule == "cyclical" else 0
         n_epochs, first = self.max_epochs + cyclical, self.max_epochs if cyclical else 0
         self._plan = _Plan(
@@ -617,6 +632,17 @@ class Net(NeuralNetClassifier):
         if rows.device.type != "cpu":
             self.host_generator_ = torch.Generator().manual_seed(self.seed_)
         return n_epochs
+
+    def _check_criterion(self, n_rows: int) -> None:
+        kept = getattr(self.criterion_, "n_rows", n_rows)
+        if kept < n_rows:
+            raise ParameterError(
+                f"criterion__n_rows must be at least the number of rows ({n_rows}), got {kept}."
+            )
+        if isinstance(self.criterion_, ELRLoss) and self.objective == "mixup":
+            raise ParameterError(
+                "objective must not be 'mixup' with ELRLoss, whose targets would be predictions of mixtures."
+            )
 
     def _close(self) -> None:
         if self.record:
@@ -670,9 +696,9 @@ class Net(NeuralNetClassifier):
         if self.augment is not None:
             x = self.augment(x, generator)
         if self.objective == "mixup":
-            x, objective = self._mixup(x, target, generator)
+            x, objective = self._mixup(x, target, index, generator)
         else:
-            objective = self._plain(target)
+            objective = self._plain(target, index)
         for name in self._optimizers:
             getattr(self, name + "_").zero_grad(set_to_none=True)
         with self._autocast(self._half_training()):
@@ -690,15 +716,19 @@ class Net(NeuralNetClassifier):
             self.notify("on_batch_end", batch=(x, target), training=True, loss=loss, y_pred=output)
         return loss, output
 
-    def _plain(self, target: Tensor) -> Callable[[Tensor], Tensor]:
+    def _loss(self, output: Tensor, target: Tensor, index: Tensor, training: bool = True) -> Tensor:
+        """Return what the criterion says, which may want to know which rows these are."""
+        told = (target, index) if isinstance(self.criterion_, IndexedLoss) else target
+        loss: Tensor = self.get_loss(output, told, training=training)
+        return loss
+
+    def _plain(self, target: Tensor, index: Tensor) -> Callable[[Tensor], Tensor]:
         if self.objective == "cross_entropy":
-            return lambda output: self.get_loss(output, target, training=True)
-        return lambda output: (
-            self.get_loss(output, target, training=True) + negative_entropy(self._probs(output))
-        )
+            return lambda output: self._loss(output, target, index)
+        return lambda output: self._loss(output, target, index) + negative_entropy(self._probs(output)).mean()
 
     def _mixup(
-        self, x: Tensor, target: Tensor, generator: torch.Generator
+        self, x: Tensor, target: Tensor, index: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Mix the batch with a permutation of itself, and the objectives with the same weight."""
         alpha = torch.full((2,), self.mixup_alpha, dtype=torch.float64)
@@ -709,8 +739,8 @@ class Net(NeuralNetClassifier):
         mixed = torch.lerp(x[order], x, weight)
 
         def objective(output: Tensor) -> Tensor:
-            own = self.get_loss(output, target, training=True)
-            other = self.get_loss(output, target[order], training=True)
+            own = self._loss(output, target, index)
+            other = self._loss(output, target[order], index[order])
             return weight * own + (1 - weight) * other
 
         return mixed, objective
@@ -720,23 +750,25 @@ class Net(NeuralNetClassifier):
 
     def _record(self, recorder: Recorder, index: Tensor, output: Tensor, codes: Tensor) -> None:
         target = codes[index]
-        losses = self._row_losses(output, target) if recorder.losses is not None else None
+        losses = self._row_losses(output, target, index) if recorder.losses is not None else None
         probs = self._probs(output) if recorder.prob_sum is not None else output
         if isinstance(self.criterion_, nn.NLLLoss):  # the output is probabilities, as skorch reads it
             output = torch.log(output + torch.finfo(output.dtype).eps)
         recorder.batch(index, probs, output, target, losses)
 
-    def _row_losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of every row by the net's own criterion."""
+    def _row_losses(self, output: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """Loss of every row by the net's own criterion, which remembers nothing of it."""
         reduction = getattr(self.criterion_, "reduction", None)
         if reduction is None:
             raise ParameterError(f"criterion must have a reduction to record losses, got {self.criterion!r}.")
+        training = self.criterion_.training
         self.criterion_.reduction = "none"
+        self.criterion_.eval()
         try:
-            losses: Tensor = self.get_loss(output, target, training=False)
+            return self._loss(output, target, index, training=False)
         finally:
             self.criterion_.reduction = reduction
-        return losses
+            self.criterion_.train(training)
 
     def _end_epoch(self, loss: Tensor, recorder: Recorder, rows: Rows, codes: Tensor) -> bool:
         """Close the epoch; returns whether training is to end here."""
@@ -870,11 +902,6 @@ def check_finite_outputs(*outputs: NDArray[Any]) -> None:
         raise TrainingDivergedError(
             "The trained network must give finite outputs, got NaN or infinity. A smaller lr= usually helps."
         )
-
-
-def negative_entropy(probs: Tensor) -> Tensor:
-    """Mean over rows of the sum of p log p, for probabilities (b, K); its slope is finite at p = 0 too."""
-    return (probs * probs.clamp_min(1e-12).log()).sum(1).mean()
 
 
 def _overrides(callback: Callback, verb: str) -> bool:

@@ -221,6 +221,25 @@ def check_positive(estimator: Any, *names: str) -> None:
         check_number(name, getattr(estimator, name), Real, *_POSITIVE)
 
 
+def planted_before(
+    probes: float | None, codes: NDArray[np.int64], n_classes: int, judged: bool, rng: np.random.RandomState
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw rows that a warm-up trains under a wrong label, and these labels; none behind a filter.
+
+    Raises
+    ------
+    ParameterError
+        If there is a share of ``probes``, and a filter has ``judged`` before.
+    """
+    if judged and probes:
+        raise ParameterError(
+            f"probes must be None where a filter has judged before, got {probes!r}: the rate is "
+            "known, and rows that it rejects are not warmed up on."
+        )
+    share = splits.probe_share(len(codes)) if probes is None and not judged else probes or 0.0
+    return splits.plant_probes(codes, n_classes, share, np.random.default_rng(rng.randint(2**31 - 1)))
+
+
 def check_drops(estimator: Any) -> None:
     """Raise ParameterError unless ``lr_drops`` and ``lr_drop_factor`` can be, with this ``estimator``."""
     check_positive(estimator, "lr_drop_factor")

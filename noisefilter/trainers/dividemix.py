@@ -17,7 +17,7 @@ from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture_with_separation
 from noisefilter.networks import PreActResNet18
 from noisefilter.semisupervised import floored
-from noisefilter.trained import check_drops, log_odds
+from noisefilter.trained import check_drops, log_odds, planted_before
 from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import Verdict
 
@@ -305,7 +305,7 @@ class DivideMixClassifier(BaseTrainer):
         if self.lr_drops is not None:
             training |= {"lr_drops": tuple(self.lr_drops), "lr_drop_factor": self.lr_drop_factor}
         nets = two_nets(self.estimator, self.network, rows, n_classes, settings, training, rng)
-        probe_rows, probe_codes = self._planted(codes, n_classes, given, rng)
+        probe_rows, probe_codes = planted_before(self.probes, codes, n_classes, given is not None, rng)
         return kind(
             nets, rows, codes, n_classes, warmup_epochs=self._n_warmup(nets[0], len(rows)),
             warmup_rows=None if given is None else given.clean_mask, temperature=self.temperature,
@@ -314,19 +314,6 @@ class DivideMixClassifier(BaseTrainer):
             loss_epochs=max(_HEAVY_EPOCHS, self.loss_epochs or 1),
             budget=Budget(self.least_epochs, LEAST_STEPS), given=given, trainer=self, **own,
         )  # fmt: skip
-
-    def _planted(
-        self, codes: NDArray[np.int64], n_classes: int, given: Verdict | None, rng: np.random.RandomState
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if given is not None and self.probes:
-            raise ParameterError(
-                f"probes must be None where a filter has judged before, got {self.probes!r}: the rate is "
-                "known, and rows that it rejects are not warmed up on."
-            )
-        share = (
-            splits.probe_share(len(codes)) if self.probes is None and given is None else self.probes or 0.0
-        )
-        return splits.plant_probes(codes, n_classes, share, np.random.default_rng(rng.randint(2**31 - 1)))
 
     def _n_warmup(self, net: Any, n: int) -> int:
         if self.warmup_epochs is not None:
