@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from noisefilter.judging import judge
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
+    from noisefilter.persistence import load, save
     from noisefilter.selfsupervised import SCANClusterer, SimCLR
     from noisefilter.trainers.dividemix import DivideMixClassifier
     from noisefilter.trainers.inn_dividemix import INNDivideMixClassifier
@@ -51,7 +52,9 @@ _HOME = {
     "Verdict": "verdict",
     "VoteFilter": "voting",
     "judge": "judging",
+    "load": "persistence",
     "plant_noise": "noise",
+    "save": "persistence",
 }
 
 __all__ = [
@@ -77,7 +80,9 @@ __all__ = [
     "Verdict",
     "VoteFilter",
     "judge",
+    "load",
     "plant_noise",
+    "save",
 ]
 
 

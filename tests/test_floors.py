@@ -36,6 +36,8 @@ FLOORS = (
         "inputs",
         "checkpoint",
         "states",
+        "tensorfile",
+        "weights",
         "rewind",
         "fingerprints",
         "net",
@@ -49,7 +51,7 @@ FLOORS = (
     {"base", "handover", "recorded", "selfsupervised", "step", "trained", "trainer"},
     {"filters"},
     {"trainers"},
-    {"compose", "judging", "voting", "datasets", "audit", "training", "cli", "__main__"},
+    {"compose", "judging", "persistence", "voting", "datasets", "audit", "training", "cli", "__main__"},
 )
 ENGINE = 1
 ENGINE_PACKAGES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,7 +13,7 @@ from noisefilter import splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
-from noisefilter.cotraining import CoTraining, Division, two_nets
+from noisefilter.cotraining import CoTrained, CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture_with_separation
 from noisefilter.networks import PreActResNet18
@@ -20,6 +21,7 @@ from noisefilter.semisupervised import floored
 from noisefilter.trained import check_drops, log_odds
 from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import Verdict
+from noisefilter.weights import Place
 
 __all__ = ["DivideMixClassifier"]
 
@@ -333,6 +335,9 @@ class DivideMixClassifier(BaseTrainer):
             return min(self.warmup_epochs, net.max_epochs)
         steps = net.steps_of_epoch(n)
         return min(max(10, -(-_WARMUP_STEPS // steps)), max(1, 2 * net.max_epochs // 3))
+
+    def _answering(self, tensors: Mapping[str, Any], rest: Mapping[str, Any], place: Place) -> CoTrained:
+        return CoTrained.from_answers(tensors, rest, len(self.verdict_), place)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
