@@ -360,7 +360,7 @@ def test_a_file_of_schema_1_is_still_read():
     np.testing.assert_allclose(scores[:4], SCHEMA_1, rtol=1e-3)
 
 
-SCHEMA_1 = [0.0, 0.0, 0.0, 0.0]
+SCHEMA_1 = [-0.13127854, -0.09624931, -0.10354887, -0.16833303]
 
 
 # --- what cannot be saved is said, before anything is written -------------------------------------
@@ -400,13 +400,11 @@ def test_parameters_that_changed_since_do_not_make_a_file_that_cannot_be_read(pa
     fitted = short(SmallLossSelector).fit(X, Y)
     scores = answers(fitted)
     with pytest.raises(ParameterError, match="window must be"):
-        save(clone(fitted).set_params(window=-1.0).fit_signals, path) if False else save(
-            fitted.set_params(window=-1.0), path
-        )
+        save(fitted.set_params(window=-1.0), path)
     fitted.set_params(window=0.5, estimator=None, network=None, max_epochs=7)
     assert np.array_equal(answers(through(fitted, path)), scores)
     forest = INNScorer(RandomForestClassifier(5), random_state=0).fit(X, Y).set_params(estimator=None)
-    with pytest.raises(ParameterError, match="estimator must be None, .*RandomForestClassifier"):
+    with pytest.raises(ParameterError, match=r"estimator must be None, .*RandomForestClassifier"):
         save(forest, path)
 
 
@@ -464,7 +462,7 @@ STRANGE = {
 @pytest.mark.parametrize("write", STRANGE.values(), ids=STRANGE)
 def test_another_kind_of_file_is_refused(write, path):
     write(path)
-    with pytest.raises(FileError, match="must be a whole file that noisefilter.save wrote"):
+    with pytest.raises(FileError, match=r"must be a whole file that noisefilter\.save wrote"):
         load(path)
 
 
@@ -591,7 +589,7 @@ def test_parts_that_do_not_fit_are_refused_in_little_memory(change, small):
 
 def test_a_newer_schema_is_named(small):
     changed(small, lambda description, _: description.update(schema=7, noisefilter="3.1.4"))
-    with pytest.raises(FileError, match="got schema 7, written by noisefilter 3.1.4"):
+    with pytest.raises(FileError, match=r"got schema 7, written by noisefilter 3\.1\.4"):
         load(small)
 
 
@@ -674,7 +672,8 @@ def test_bytes_that_change_are_found_out(files, random):
 
 
 VALUES = [
-    None, True, False, 0, 1, -1, 3, 10**6, 10**30, -(2**63), 0.5, 1e308, "", "x", "MLP", "auto", "meta", "../../x",
+    None, True, False, 0, 1, -1, 3, 10**6, 10**30, -(2**63), 0.5, 1e308, "", "x", "MLP", "auto", "meta",
+    "../../x",
     [], [1], [0] * 1500, [[[[]]]], {}, {"tuple": []}, {"tuple": [10**9]}, {"float": "nan"}, {"class": "MLP"},
     {"object": "INNScorer", "parameters": {}}, {"dict": {}}, {"dtype": "<U1"}, {"values": ["a"]},
     json.loads("[" * 200 + "]" * 200),
