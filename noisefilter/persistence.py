@@ -57,8 +57,8 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
     """Write a verdict, a fitted filter or a fitted trainer to a file that :func:`noisefilter.load` reads.
 
     The file is whole or not there, whatever happens meanwhile; one of that name is replaced. It holds
-    parameters, networks, verdict, signals and record, but not the rows of ``fit``: of these one that tells
-    their shape, of :class:`noisefilter.INNScorer` all, as later rows are judged by their neighbors.
+    parameters, networks, verdict, signals and record, but not the rows of ``fit``: of a filter the first one,
+    which tells their shape, of :class:`noisefilter.INNScorer` all, as later rows are judged by their neighbors.
     ``checkpoint_dir`` is left out, and so is the memory of ``random_state``.
 
     Parameters
