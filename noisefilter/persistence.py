@@ -58,7 +58,7 @@ def save(obj: Any, path: str | os.PathLike[str]) -> None:
 
     The file is whole or not there, whatever happens meanwhile; one of that name is replaced. It holds
     parameters, networks, verdict, signals and record, but not the rows of ``fit``: of a filter the first one,
-    which tells their shape, of :class:`noisefilter.INNScorer` all, as later rows are judged by their neighbors.
+    which tells their shape, of :class:`noisefilter.INNScorer` all, for later rows are judged by neighbors.
     ``checkpoint_dir`` is left out, and so is the memory of ``random_state``.
 
     Parameters
@@ -232,7 +232,7 @@ def _attributes_saved(estimator: Any) -> dict[str, Any]:
         found["set_output"] = container
     if hasattr(estimator, "_metadata_request"):
         asked = {name: getattr(estimator._metadata_request, name, None) for name in _REQUESTS}
-        found["requests"] = {name: each.requests for name, each in asked.items() if each is not None}
+        found["requests"] = {name: each.requests for name, each in asked.items() if each and each.requests}
     return found
 
 

@@ -164,11 +164,11 @@ SCRIPT = """
 import sys
 import numpy as np
 from noisefilter import load
-import skorch, torch, noisefilter.persistence  # what importing does is not what loading does
-seen = []
+things = [load(path) for path in sys.argv[3:]]
+seen = []  # the second time: what the library imports when first asked is not what loading does
 sys.addaudithook(lambda event, _: seen.append(event))
 things = [load(path) for path in sys.argv[3:]]
-forbidden = {"pickle.find_class", "exec", "os.system", "subprocess.Popen", "socket.connect"}
+forbidden = {"pickle.find_class", "exec", "os.system", "subprocess.Popen", "socket.connect", "import"}
 assert not forbidden & set(seen), forbidden & set(seen)
 seen = []
 X, y = np.load(sys.argv[1]), np.load(sys.argv[2])
@@ -223,7 +223,7 @@ def test_labels_keep_their_kind(names, path):
     loaded = through(verdict, path)
     assert_same(loaded, verdict)
     assert [type(label) for label in loaded.labels.tolist()] == [type(n) for n in verdict.labels.tolist()]
-    if names.dtype.kind != "M":
+    if names.dtype.kind in "USiuf":
         assert_same(through(judge(probs, names[TRUTH]), path), judge(probs, names[TRUTH]))
 
 
@@ -309,7 +309,7 @@ def test_output_and_routing_are_remembered(path):
 
 PARAMETERS = [
     {"estimator": tiny(optimizer=torch.optim.Adam, optimizer__betas=(0.8, 0.9), lr_drops=(0.5,))},
-    {"estimator": NeuralNetClassifier(MLP, module__n_inputs=4, module__n_classes=3, max_epochs=2)},
+    {"estimator": NeuralNetClassifier(MLP, nn.CrossEntropyLoss, module__n_inputs=4, module__n_classes=3)},
     {"estimator": None, "network": MLP, "max_epochs": np.int64(2), "lr": np.float32(0.05)},
     {"estimator": tiny(), "window": np.float64(0.25), "row_score": "aum", "verbose": np.bool_(False)},
 ]
@@ -355,9 +355,7 @@ def test_a_file_of_schema_1_is_still_read():
     """Written by 0.1.0: a SmallLossSelector as of `short`, fitted to `X` and `Y`."""
     old = load(Path(__file__).with_name("schema-1.safetensors"))
     assert isinstance(old, SmallLossSelector) and np.array_equal(old.verdict_.labels, Y)
-    scores = answers(old)
-    assert np.corrcoef(scores, old.scores_)[0, 1] > 0.9
-    np.testing.assert_allclose(scores[:4], SCHEMA_1, rtol=1e-3)
+    np.testing.assert_allclose(answers(old)[:4], SCHEMA_1, rtol=1e-3)
 
 
 SCHEMA_1 = [-0.13127854, -0.09624931, -0.10354887, -0.16833303]
