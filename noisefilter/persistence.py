@@ -174,7 +174,8 @@ def _signals_saved(signals: Signals) -> Parts:
 def _estimator_saved(estimator: Any) -> Parts:
     _check_savable(estimator)
     estimator._check_parameters()  # what cannot be read again is not written
-    tensors, description = {}, _object_encoded(estimator, "")
+    tensors: dict[str, Any] = {}
+    description = _object_encoded(estimator, "")
     verdicts = {name: getattr(estimator, name, None) for name in ("verdict_", "given_verdict_")}
     for name, verdict in verdicts.items():
         if verdict is not None:
@@ -330,11 +331,11 @@ class _Reader:
             if not np.array_equal(given.labels, estimator.verdict_.labels):
                 raise InputError("Both verdicts must be about the same labels, got others.")
             _check_judged(given)
-            vars(estimator)["given_verdict_"] = given
+            estimator.__dict__["given_verdict_"] = given
         if "signals_" in description:
             signals = self.signals(description["signals_"], behind("signals_.", tensors))
             signals.check(len(estimator.verdict_), len(estimator.classes_))
-            vars(estimator)["signals_"] = signals
+            estimator.__dict__["signals_"] = signals
         _load_attributes(estimator, description["attributes"])
         self._load_fitted(estimator, description, tensors)
         return estimator

@@ -309,7 +309,11 @@ def test_output_and_routing_are_remembered(path):
 
 PARAMETERS = [
     {"estimator": tiny(optimizer=torch.optim.Adam, optimizer__betas=(0.8, 0.9), lr_drops=(0.5,))},
-    {"estimator": NeuralNetClassifier(MLP, nn.CrossEntropyLoss, module__n_inputs=4, module__n_classes=3)},
+    {
+        "estimator": NeuralNetClassifier(
+            MLP, criterion=nn.CrossEntropyLoss, module__n_inputs=4, module__n_classes=3
+        )
+    },
     {"estimator": None, "network": MLP, "max_epochs": np.int64(2), "lr": np.float32(0.05)},
     {"estimator": tiny(), "window": np.float64(0.25), "row_score": "aum", "verbose": np.bool_(False)},
 ]
