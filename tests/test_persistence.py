@@ -654,7 +654,7 @@ def test_bytes_that_change_are_found_out(files, random):
     data = bytearray((folder / f"{which}").read_bytes())
     header = 8 + int.from_bytes(data[:8], "little")
     for _ in range(random.choice([1, 1, 2, 8])):
-        place = random.randrange(random.choice([9, header, len(data)]))
+        place = min(random.randrange(random.choice([9, header, len(data)])), len(data) - 1)
         kind = random.randrange(4)
         if kind == 0:
             data[place] ^= 1 << random.randrange(8)
@@ -664,7 +664,7 @@ def test_bytes_that_change_are_found_out(files, random):
             data[place:place] = bytes(random.randrange(256) for _ in range(random.randrange(1, 20)))
         else:
             del data[max(place, 9) :]
-        header = min(header, len(data))
+        header = max(1, min(header, len(data)))
     (folder / "changed").write_bytes(data)
     loaded = tried(folder / "changed")
     if loaded is not None:
