@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from noisefilter.judging import judge
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
+    from noisefilter.persistence import load, save
     from noisefilter.selfsupervised import SCANClusterer, SimCLR
     from noisefilter.trainers.dividemix import DivideMixClassifier
     from noisefilter.trainers.elr import ELRClassifier
@@ -73,7 +74,9 @@ _HOME = {
     "Verdict": "verdict",
     "VoteFilter": "voting",
     "judge": "judging",
+    "load": "persistence",
     "plant_noise": "noise",
+    "save": "persistence",
 }
 
 __all__ = [
@@ -109,7 +112,9 @@ __all__ = [
     "Verdict",
     "VoteFilter",
     "judge",
+    "load",
     "plant_noise",
+    "save",
 ]
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from noisefilter.errors import ParameterError
+from noisefilter.errors import InputError, ParameterError
 
 _SMALLEST_BATCH = 8  # batch normalization on fewer rows does more harm than good
 
@@ -139,6 +139,33 @@ def first_row(rows: Rows) -> Rows:
     return ArrayRows(rows.take(torch.zeros(1, dtype=torch.int64, device=rows.device)))
 
 
+def rows_state(rows: Rows) -> tuple[Tensor, bool]:
+    """Return all rows in one tensor, as they lie in memory, and whether they are images: see ArrayRows."""
+    if isinstance(rows, ArrayRows):
+        return rows.data, rows.images
+    every = rows.take(torch.arange(len(rows), device=rows.device))
+    images = isinstance(rows, LazyRows) and rows.images
+    return every.permute(0, 2, 3, 1) if images else every, images
+
+
+def load_rows(data: Tensor, images: bool, device: torch.device) -> ArrayRows:
+    """Return the rows of which :func:`rows_state` was asked.
+
+    Raises
+    ------
+    InputError
+        If these can be no rows: not of numbers, or not finite.
+    """
+    kinds = (torch.uint8, torch.float32, torch.float64)
+    if data.dtype not in kinds or data.ndim < 2 or (images and data.ndim != 4) or not data.numel():
+        raise InputError(
+            f"Rows must be numbers of shape (n, ...), got {data.dtype} of shape {tuple(data.shape)}."
+        )
+    if not torch.isfinite(data).all():
+        raise InputError("Rows must be finite, got NaN or infinity.")
+    return ArrayRows(data.to(device), images)
+
+
 def choose_device(device: str) -> torch.device:
     """``"auto"`` is the first CUDA device where there is one, else the CPU; any other name is torch's own."""
     if device == "auto":
@@ -151,7 +178,7 @@ def choose_device(device: str) -> torch.device:
         ) from error
 
 
-def at_hand(device: torch.device) -> torch.device:
+def at_hand(device: torch.device | str) -> torch.device:
     """Return the device, or the CPU where this machine has no such device."""
     try:
         return choose_device(str(device))

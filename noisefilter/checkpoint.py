@@ -21,7 +21,7 @@ from torch import Tensor
 
 from noisefilter.errors import ParameterError
 
-__all__ = ["Checkpoints", "Saved"]
+__all__ = ["Checkpoints", "Saved", "plain", "write_whole"]
 
 _FORMAT = 1
 _HEADER = "noisefilter"
@@ -84,7 +84,7 @@ class Checkpoints:
         header = {"epoch": epoch, "configuration": self.configuration, "record": dict(record)}
         path = self.folder / f"epoch-{epoch:04d}.safetensors"
         try:
-            _write(path, as_bytes(_plain(tensors), {_HEADER: json.dumps(header)}))
+            write_whole(path, as_bytes(plain(tensors), {_HEADER: json.dumps(header)}))
         except OSError as error:
             warnings.warn(
                 f"The checkpoint of epoch {epoch} could not be written ({error}). Training goes on.",
@@ -133,7 +133,7 @@ class Checkpoints:
             )
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors as the format has them: rows behind one another, and no memory that two share.
 
     Where they are so already they are not copied.
@@ -148,7 +148,7 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is whole or not there, also after a power failure."""
     part = path.with_name(f".{path.stem}-{os.getpid()}.part")  # in the same folder: renaming is atomic there
     try:

@@ -21,6 +21,7 @@ from noisefilter.balance import Mixing
 from noisefilter.batches import Rows, picked
 from noisefilter.budgets import Budget
 from noisefilter.contrastive import MeanTeacher
+from noisefilter.errors import InputError
 from noisefilter.models import NetModel, build_net, check_outputs
 from noisefilter.net import Net, check_finite_outputs, local_seed
 from noisefilter.progress import Progress
@@ -29,8 +30,17 @@ from noisefilter.scores import log_probability, unpenalized
 from noisefilter.semisupervised import TRAINED, Blends, believed, mixmatch_epoch, passes, ramp
 from noisefilter.states import behind, named
 from noisefilter.verdict import Judged
+from noisefilter.weights import Place, load_network, network_state
 
-__all__ = ["REMEMBERED", "CoTraining", "Division", "judged_by", "rate_of", "two_nets"]
+__all__ = [
+    "REMEMBERED",
+    "CoTrained",
+    "CoTraining",
+    "Division",
+    "judged_by",
+    "rate_of",
+    "two_nets",
+]
 
 _SMALLEST = 1e-12
 _OFTEN_LABELED = 0.6  # of the rows, as long as nobody knows; only the progress bar reads it
@@ -95,7 +105,68 @@ def two_nets(
     return first, second
 
 
-class CoTraining(ABC):
+class CoTrained:
+    """What is left of a training of two networks: both, which predict together.
+
+    Parameters
+    ----------
+    nets : (Net, Net)
+    labeled : (2, n) bool array
+        Rows that each network learned from last, under their label.
+    """
+
+    averages: tuple[MeanTeacher, MeanTeacher] | None = None
+
+    def __init__(self, nets: tuple[Net, Net], labeled: NDArray[np.bool_]):
+        self.nets = nets
+        self.labeled = labeled
+
+    def _evaluated(self, which: int, rows: Rows) -> NDArray[Any]:
+        """Return the probabilities (m, K) of one network."""
+        with self.answering(which):
+            probs = self.nets[which].evaluate(rows)[0]
+        check_finite_outputs(probs)
+        return probs
+
+    def answering(self, which: int) -> AbstractContextManager[None]:
+        """Let the moving average of a network's weights, where there is one, answer for the network."""
+        return self.nets[which].answered_by(None if self.averages is None else self.averages[which].module)
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        """Return probabilities (m, K) of both networks together."""
+        return together([self._evaluated(which, rows) for which in range(2)])
+
+    def networks(self) -> list[nn.Module]:
+        """Return both networks, or where there are such the moving averages that answer for them."""
+        found: list[nn.Module] = []
+        for which, net in enumerate(self.nets):
+            with self.answering(which):
+                found.append(net.module_.eval())
+        return found
+
+    def answers(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what predicts, and ``labeled``, behind :meth:`CoTraining.release`."""
+        tensors, rest = {"labeled": torch.from_numpy(self.labeled)}, {}
+        for which, net in enumerate(self.nets):
+            found, rest[f"net_{which}"] = network_state(net)
+            tensors |= named(f"net_{which}.", found)
+        return tensors, rest
+
+    @staticmethod
+    def from_answers(
+        tensors: Mapping[str, Tensor], rest: Mapping[str, Any], n: int, place: Place
+    ) -> CoTrained:
+        """Return what predicts as that of which :meth:`answers` was asked, whose training had n rows."""
+        first, second = (
+            load_network(behind(f"net_{which}.", tensors), rest[f"net_{which}"], place) for which in range(2)
+        )
+        labeled = tensors["labeled"].numpy()
+        if labeled.dtype != bool or labeled.shape != (2, n):
+            raise InputError(f"labeled must be truths of shape (2, {n}), got shape {labeled.shape}.")
+        return CoTrained((first, second), labeled)
+
+
+class CoTraining(CoTrained, ABC):
     r"""Warm-up of two networks, then epochs of MixMatch in which each learns from the other's division.
 
     It is a :class:`noisefilter.trainer.Training`; a trainer writes :meth:`divided`. After every epoch both
@@ -192,7 +263,7 @@ class CoTraining(ABC):
         self.budget = budget
         self.n_epochs = int(nets[0].max_epochs)
         self.targets = torch.from_numpy(codes).to(rows.device)
-        self.averages: tuple[MeanTeacher, MeanTeacher] | None = None
+        self.averages = None
         self.losses = np.zeros((2, loss_epochs, len(rows)), dtype=np.float32)  # the newest last
         self.prob_sum = np.zeros((len(rows), n_classes), dtype=np.float32)
         self.n_seen = 0.0  # epochs in it, older ones of the warm-up counting less
@@ -448,29 +519,6 @@ class CoTraining(ABC):
         """Keep what later divisions are made of: the losses, by the predictions of both networks."""
         for kept, probs in zip(self.losses, both, strict=True):
             pushed(kept, -log_probability(probs, self.codes))
-
-    def _evaluated(self, which: int, rows: Rows) -> NDArray[Any]:
-        """Return the probabilities (m, K) of one network."""
-        with self.answering(which):
-            probs = self.nets[which].evaluate(rows)[0]
-        check_finite_outputs(probs)
-        return probs
-
-    def answering(self, which: int) -> AbstractContextManager[None]:
-        """Let the moving average of a network's weights, where there is one, answer for the network."""
-        return self.nets[which].answered_by(None if self.averages is None else self.averages[which].module)
-
-    def predict(self, rows: Rows) -> NDArray[Any]:
-        """Return probabilities (m, K) of both networks together."""
-        return together([self._evaluated(which, rows) for which in range(2)])
-
-    def networks(self) -> list[nn.Module]:
-        """Return both networks, or where there are such the moving averages that answer for them."""
-        found: list[nn.Module] = []
-        for which, net in enumerate(self.nets):
-            with self.answering(which):
-                found.append(net.module_.eval())
-        return found
 
     def seen_probs(self) -> NDArray[np.float64]:
         """Return the averaged predictions (n, K) of the rows: half before MixMatch, half since."""

@@ -5,6 +5,7 @@ one. Catch `NoiseFilterError` for anything the library refuses about values, `In
 """
 
 __all__ = [
+    "FileError",
     "InputError",
     "InputTypeError",
     "LabelError",
@@ -33,6 +34,10 @@ class ParameterError(NoiseFilterError):
 
 class MissingSignalError(NoiseFilterError):
     """A filter needs a signal that nobody recorded."""
+
+
+class FileError(NoiseFilterError):
+    """A saved file that cannot be loaded: not whole, of another kind, or one whose parts disagree."""
 
 
 class TrainingDivergedError(NoiseFilterError):

@@ -662,8 +662,7 @@ class Net(NeuralNetClassifier):
             if not torch.isfinite(mean).all():
                 raise InputError("X must be finite, got NaN or infinity.")
             self.module_.standardize.set(mean, deviation)
-        if not any(parameter.dim() == 5 for parameter in self.module_.parameters()):  # of 3-D convolutions
-            self.module_.to(memory_format=torch.channels_last)
+        self.lay_out()
         self._begin_momentum()
         shape = tuple(self.predict_batch(rows.take(torch.arange(1, device=rows.device))).shape)
         needed = int(codes.max()) + 1
@@ -685,6 +684,11 @@ class Net(NeuralNetClassifier):
                 if group["fused"] and group["momentum"] and not group["dampening"]:
                     for weight in group["params"]:
                         optimizer.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+
+    def lay_out(self) -> None:
+        """Let the module's weights lie in memory as training has them: sums depend on it in the last bit."""
+        if not any(parameter.dim() == 5 for parameter in self.module_.parameters()):  # of 3-D convolutions
+            self.module_.to(memory_format=torch.channels_last)
 
     def _step(
         self, rows: Rows, codes: Tensor, index: Tensor, generator: torch.Generator, watched: bool

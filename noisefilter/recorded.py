@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter.base import NoiseEstimate
-from noisefilter.batches import Rows, first_row
+from noisefilter.batches import Rows, at_hand, first_row, load_rows, rows_state
 from noisefilter.errors import InputError, MissingSignalError
 from noisefilter.models import Model, SklearnModel
 from noisefilter.net import Recorded
 from noisefilter.scores import log_margin
+from noisefilter.states import array_state, behind, load_array, named
 from noisefilter.trained import NetworkFilter, Planted, evaluated, learned_codes, norms_of
 from noisefilter.verdict import Signals
+from noisefilter.weights import Place, load_model, model_state
 
 
 class Trained(NamedTuple):
@@ -123,6 +126,30 @@ class RecordedFilter(NetworkFilter):
 
     def _network_features(self, fitted: Trained, rows: Rows) -> NDArray[Any]:
         return evaluated(fitted.model, rows)[1]
+
+    # -- what a file keeps ------------------------------------------------------------------------
+
+    def _fitted_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        model, rows, yardstick = self._network()
+        own, rest = model_state(model)
+        row, images = rows_state(rows)
+        tensors = named("model.", own) | {"row": row}
+        tensors["yardstick"], _ = array_state(np.atleast_1d(yardstick), "yardstick")
+        return tensors, {"model": rest, "images": images}
+
+    def _load_fitted(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        n_classes = len(self.classes_)
+        rows = load_rows(tensors["row"], rest["images"], at_hand(self.device))
+        place = Place(rows.shape, n_classes, rows.device)
+        model = load_model(behind("model.", tensors), rest["model"], place)
+        yardstick: Any = load_array(tensors["yardstick"], None)
+        # What the filter itself would make of a single row says of which kind it is.
+        single = self._yardstick(np.full((1, n_classes), 1 / n_classes), np.zeros(1, dtype=np.int64))
+        n = 1 if np.ndim(single) == 0 else len(self.verdict_)
+        if yardstick.shape != (n,) or yardstick.dtype.kind != "f" or not np.isfinite(yardstick).all():
+            raise InputError(f"The yardstick must be {n} finite numbers, got shape {yardstick.shape}.")
+        self._check_columns(rows.shape)
+        self._fitted = Trained(model, rows, yardstick.item() if np.ndim(single) == 0 else yardstick)
 
 
 def epochs_of(recorded: NDArray[Any]) -> NDArray[np.float64]:

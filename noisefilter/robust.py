@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -13,10 +14,11 @@ from noisefilter.batches import Rows
 from noisefilter.criteria import RobustLoss
 from noisefilter.models import build_net
 from noisefilter.net import Net
-from noisefilter.single import with_criterion
+from noisefilter.single import SingleTrained, with_criterion
 from noisefilter.trained import check_at_least_1, check_drops, planted_before
 from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import Verdict
+from noisefilter.weights import Place, load_network
 
 __all__ = ["RobustTrainer"]
 
@@ -76,6 +78,9 @@ class RobustTrainer(BaseTrainer):
             "warmup_epochs": warmup, "probe_rows": probe_rows, "probe_codes": probe_codes, "given": given,
             "held_epochs": held,
         }  # fmt: skip
+
+    def _answering(self, tensors: Mapping[str, Any], rest: Mapping[str, Any], place: Place) -> SingleTrained:
+        return SingleTrained(load_network(tensors, rest, place))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -25,8 +25,9 @@ from noisefilter.progress import Progress
 from noisefilter.semisupervised import TRAINED
 from noisefilter.states import behind, named
 from noisefilter.verdict import Judged, Verdict
+from noisefilter.weights import network_state
 
-__all__ = ["SingleTraining", "with_criterion"]
+__all__ = ["SingleTrained", "SingleTraining", "with_criterion"]
 
 _NET, _OWN = "net.", "own."  # in front of the names of tensors in a checkpoint
 
@@ -62,7 +63,28 @@ def with_criterion(net: Net, criterion: type[RobustLoss], **settings: Any) -> Ne
     return Net(**parameters, criterion=criterion, **told_on)
 
 
-class SingleTraining:
+class SingleTrained:
+    """What is left of a training of one network: the network, which predicts."""
+
+    def __init__(self, net: Net):
+        self.net = net
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        """Return probabilities (m, K)."""
+        probs = self.net.evaluate(rows)[0]
+        check_finite_outputs(probs)
+        return probs
+
+    def networks(self) -> list[nn.Module]:
+        """Return the network."""
+        return [self.net.module_.eval()]
+
+    def answers(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what predicts."""
+        return network_state(self.net)
+
+
+class SingleTraining(SingleTrained):
     """One network that learns all labels by a loss that resists wrong ones, and is asked after every epoch.
 
     It is a :class:`noisefilter.trainer.Training`. Whatever is special is in the criterion of the net, or in
@@ -114,7 +136,7 @@ class SingleTraining:
         given: Verdict | None = None,
         held_epochs: int = 0,
     ):
-        self.net = net
+        super().__init__(net)
         self.rows = rows
         self.codes = codes
         self.n_classes = n_classes
@@ -191,16 +213,6 @@ class SingleTraining:
         return record | self.looked(epoch, probs)
 
     # -- what is seen of the rows -----------------------------------------------------------------
-
-    def predict(self, rows: Rows) -> NDArray[Any]:
-        """Return probabilities (m, K)."""
-        probs = self.net.evaluate(rows)[0]
-        check_finite_outputs(probs)
-        return probs
-
-    def networks(self) -> list[nn.Module]:
-        """Return the network."""
-        return [self.net.module_.eval()]
 
     def seen_probs(self) -> NDArray[np.float64]:
         """Return the averaged predictions (n, K) of the training rows."""

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from noisefilter.errors import InputError
+from noisefilter.errors import InputError, InputTypeError
 from noisefilter.verdict import Verdict
 
 __all__ = [
+    "VERDICT_ARRAYS",
+    "VERDICT_VALUES",
+    "array_state",
     "behind",
     "check_tensors",
+    "load_array",
     "load_optimizer_state",
     "load_verdict",
     "named",
     "optimizer_state",
+    "verdict_parts",
     "verdict_state",
+    "with_parts",
 ]
 
-_PLAIN_FIELDS = ("threshold", "open_set", "estimated_noise_rate", "noise_rate_interval", "method")
-_ARRAY_FIELDS = (
+VERDICT_VALUES = ("threshold", "open_set", "estimated_noise_rate", "noise_rate_interval", "method")
+VERDICT_ARRAYS = (
     "labels",
     "classes",
     "scores",
@@ -32,6 +40,12 @@ _ARRAY_FIELDS = (
     "clean_proba",
     "transition_matrix",
 )
+
+
+_OF_TORCH = frozenset(("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"))
+# A fixed list: what numpy makes of any other text is not asked.
+_DTYPE = re.compile(r"[<>|](?:[iuf][1248]|[US][1-9]\d{0,6}|[mM]8\[\d{0,9}[a-zA-Z]{1,2}\])")
+_LAST_LETTER = 0x10FFFF
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -98,20 +112,125 @@ def load_optimizer_state(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+def verdict_parts(verdict: Verdict) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return the arrays of a verdict by the names of its fields, and its plain values."""
+    arrays = {name: getattr(verdict, name) for name in VERDICT_ARRAYS}
+    values = {name: getattr(verdict, name) for name in VERDICT_VALUES}
+    # JSON does not know numpy's numbers and truths.
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return {name: array for name, array in arrays.items() if array is not None}, plain
+
+
+def with_parts(arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> Verdict:
+    """Return the verdict of these parts of :func:`verdict_parts`; values may have been JSON in between."""
+    interval = values["noise_rate_interval"]
+    fields: dict[str, Any] = {
+        **arrays,
+        **values,
+        "noise_rate_interval": tuple(interval) if interval else None,
+    }
+    return Verdict(**fields)
+
+
 def verdict_state(verdict: Verdict) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a verdict on class numbers as tensors by the names of its fields, and plain values."""
-    arrays = {name: getattr(verdict, name) for name in _ARRAY_FIELDS}
-    tensors = {name: torch.tensor(array) for name, array in arrays.items() if array is not None}
-    plain = {name: getattr(verdict, name) for name in _PLAIN_FIELDS}
-    # JSON does not know numpy's numbers and truths.
-    return tensors, {name: v.item() if isinstance(v, np.generic) else v for name, v in plain.items()}
+    arrays, plain = verdict_parts(verdict)
+    return {name: torch.tensor(array) for name, array in arrays.items()}, plain
 
 
 def load_verdict(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> Verdict:
     """Return the verdict of which :func:`verdict_state` was asked; ``rest`` may have been JSON in between."""
-    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-    interval = rest["noise_rate_interval"]
-    return Verdict(**arrays, **{**rest, "noise_rate_interval": tuple(interval) if interval else None})
+    return with_parts({name: tensor.cpu().numpy() for name, tensor in tensors.items()}, rest)
+
+
+def array_state(array: NDArray[Any], what: str) -> tuple[Tensor, dict[str, Any] | None]:
+    """Return an array, also of texts, dates or objects, as a tensor, and what else it takes to get it back.
+
+    Arrays of dtypes that torch does not have are bytes, one more axis of them. An array of objects is numbers
+    into a list of its values, which must be texts, booleans or finite numbers.
+
+    Parameters
+    ----------
+    array : array of at least one dimension
+    what : str
+        What a message calls it.
+
+    Raises
+    ------
+    InputTypeError
+        If its dtype, or an object in it, is none of those.
+    """
+    if array.dtype.kind == "O":
+        return _coded(array, what)
+    if array.dtype.isnative and array.dtype.name in _OF_TORCH:
+        return torch.tensor(array), None
+    if not _DTYPE.fullmatch(array.dtype.str):
+        raise InputTypeError(f"{what} must be numbers, texts or dates to be saved, got dtype {array.dtype}.")
+    raw = np.ascontiguousarray(array)
+    return torch.tensor(raw.view(np.uint8).reshape(*raw.shape, raw.itemsize)), {"dtype": raw.dtype.str}
+
+
+def load_array(tensor: Tensor, rest: Mapping[str, Any] | None) -> NDArray[Any]:
+    """Return the array of which :func:`array_state` was asked; ``rest`` may come from anywhere.
+
+    Raises
+    ------
+    InputError
+        If the two do not fit together.
+    """
+    array: NDArray[Any] = tensor.cpu().numpy()
+    if rest is None:
+        return array
+    if "values" in rest:
+        return _decoded(array, rest["values"])
+    text = rest["dtype"]
+    if not isinstance(text, str) or not _DTYPE.fullmatch(text):
+        raise InputError(f"A dtype must be one of numbers, texts or dates, got {text!r:.60}.")
+    dtype = np.dtype(text)
+    if array.dtype != np.uint8 or array.ndim < 2 or array.shape[-1] != dtype.itemsize:
+        raise InputError(
+            f"An array of {text} must be bytes of shape (..., {dtype.itemsize}), got {array.dtype} of shape "
+            f"{array.shape}."
+        )
+    found = np.ascontiguousarray(array).view(dtype)[..., 0]
+    if dtype.kind == "U" and found.size:
+        letters = np.ascontiguousarray(found).view(dtype.byteorder + "u4")
+        if letters.max() > _LAST_LETTER:
+            raise InputError("Texts must be made of letters that Unicode has, got others.")
+    return found
+
+
+def _coded(array: NDArray[Any], what: str) -> tuple[Tensor, dict[str, Any]]:
+    items = [item.item() if isinstance(item, np.generic) else item for item in array.ravel().tolist()]
+    _check_values(items, what)
+    # Beside its type: 1, 1.0 and True are equal.
+    places: dict[tuple[type, Any], int] = {}
+    codes = [places.setdefault((type(item), item), len(places)) for item in items]
+    numbers = torch.tensor(codes, dtype=torch.int32).reshape(array.shape)
+    return numbers, {"values": [value for _, value in places]}
+
+
+def _decoded(codes: NDArray[Any], values: Any) -> NDArray[Any]:
+    if not isinstance(values, list):
+        raise InputError(f"The values of an array must be a list, got {type(values).__name__}.")
+    _check_values(values, "The values of an array")
+    inside = not codes.size or 0 <= codes.min() <= codes.max() < len(values)
+    if codes.dtype != np.int32 or not inside:
+        raise InputError(
+            f"The entries of an array must be numbers into its {len(values)} values, got others."
+        )
+    table = np.empty(len(values), dtype=object)
+    table[:] = values
+    return np.asarray(table[codes])
+
+
+def _check_values(values: list[Any], what: str) -> None:
+    for value in values:
+        plain = type(value) in (str, int, bool) or (type(value) is float and np.isfinite(value))
+        if not plain:
+            raise InputTypeError(
+                f"{what} must be texts, booleans or finite numbers to be saved, got {value!r:.60}."
+            )
 
 
 def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], free: set[str]) -> None:

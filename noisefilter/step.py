@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -73,6 +74,35 @@ class BaseJudge(BaseEstimator, ABC):
             raise ParameterError(
                 f"random_state must be an int, a RandomState or None, got {self.random_state!r}."
             ) from error
+
+    # -- what a file keeps ------------------------------------------------------------------------
+
+    def _fitted_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what answers for later rows, as tensors by name and plain values, without code.
+
+        Raises
+        ------
+        ParameterError
+            If it cannot be kept so; the message names the parameter.
+        """
+        raise ParameterError(f"What is saved must be able to say what it learned, got {type(self).__name__}.")
+
+    def _load_fitted(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        """Be fitted as :meth:`_fitted_state` was asked of; parameters, verdict and columns are there by now.
+
+        Raises
+        ------
+        InputError, or whatever is raised by things that cannot be
+            If these do not fit the verdict or each other: the file may come from anywhere.
+        """
+        raise NotImplementedError
+
+    def _check_columns(self, shape: tuple[int, ...]) -> None:
+        """Raise InputError unless rows of this shape are those that columns were counted of."""
+        if hasattr(self, "n_features_in_") and shape != (self.n_features_in_,):
+            raise InputError(f"Rows must have {self.n_features_in_} columns, got the shape {shape!s:.60}.")
+
+    # -- rows that arrive later -------------------------------------------------------------------
 
     def _check_new(self, X: Any, n: int | None = None) -> Any:
         """Validate rows that arrive after fit against the columns that fit saw."""

@@ -32,6 +32,7 @@ from noisefilter.states import behind, load_verdict, named, verdict_state
 from noisefilter.step import BaseJudge, check_input, columns_of, same_shape, verdict_of_codes
 from noisefilter.trained import check_network
 from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Judged, Verdict
+from noisefilter.weights import Place
 
 __all__ = ["BaseTrainer", "Training"]
 
@@ -89,6 +90,10 @@ class Training(Protocol):
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs; :meth:`predict` and :meth:`networks` go on."""
+        ...
+
+    def answers(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what :meth:`predict` needs, behind :meth:`release`: tensors by name, and plain values."""
         ...
 
 
@@ -212,6 +217,13 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         rng : RandomState
             For this training alone.
         """
+
+    def _answering(self, tensors: Mapping[str, Any], rest: Mapping[str, Any], place: Place) -> Any:
+        """Return what predicts as the training that was asked for its ``answers()``.
+
+        Of a :class:`Training` it has ``predict``, ``networks`` and ``answers``; see :meth:`_load_fitted`.
+        """
+        raise NotImplementedError
 
     def _check_parameters(self) -> None:
         """Raise ParameterError for parameters out of range."""
@@ -399,6 +411,19 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
         rank = np.argsort(task.labels.order)
         self._fitted = _Fitted(run.training, task.rows.shape, rank, task.rows.device)
         self.__dict__.update(kept)
+
+    # -- what a file keeps ------------------------------------------------------------------------
+
+    def _fitted_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        tensors, rest = self._fitted.training.answers()
+        return tensors, {"shape": tuple(self._fitted.shape), "answers": rest}
+
+    def _load_fitted(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        shape, device = tuple(rest["shape"]), at_hand(self.device)
+        self._check_columns(shape)
+        training = self._answering(tensors, rest["answers"], Place(shape, len(self.classes_), device))
+        rank = np.argsort(check_labels(self.verdict_.labels).order)
+        self._fitted = _Fitted(training, shape, rank, device)
 
     # -- the networks -----------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ FLOORS = (
         "inputs",
         "checkpoint",
         "states",
+        "tensorfile",
+        "weights",
         "rewind",
         "fingerprints",
         "net",
@@ -51,7 +53,7 @@ FLOORS = (
     {"base", "handover", "recorded", "robust", "selfsupervised", "step", "trained", "trainer"},
     {"filters"},
     {"trainers"},
-    {"compose", "judging", "voting", "datasets", "audit", "training", "cli", "__main__"},
+    {"compose", "judging", "persistence", "voting", "datasets", "audit", "training", "cli", "__main__"},
 )
 ENGINE = 1
 ENGINE_PACKAGES = {

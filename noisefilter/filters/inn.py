@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 
 from noisefilter import estimates, scores
 from noisefilter.base import NoiseEstimate
-from noisefilter.batches import Rows
-from noisefilter.errors import ParameterError
+from noisefilter.batches import Rows, at_hand, first_row, load_rows, rows_state
+from noisefilter.errors import InputError, ParameterError
 from noisefilter.models import Model, NetModel
 from noisefilter.neighbors import nearest
 from noisefilter.networks import PreActResNet18
 from noisefilter.paths import Quadrature, mean_path_probs, mean_path_probs_between, quadrature
+from noisefilter.states import array_state, behind, load_array, named
 from noisefilter.trained import (
     NetworkFilter,
     check_at_least_1,
@@ -25,6 +27,7 @@ from noisefilter.trained import (
     norms_of,
 )
 from noisefilter.verdict import Signals
+from noisefilter.weights import Place, load_model, model_state
 
 __all__ = ["INNScorer"]
 
@@ -332,6 +335,42 @@ class INNScorer(NetworkFilter):
 
     def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
         return _evaluated(fitted.h, fitted.h, rows, None)[1]
+
+    # What a file keeps.
+
+    def _fitted_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        f, h, rows, probs, features, given, recorded = self._network()
+        data, images = rows_state(rows)
+        own, rest_f = model_state(f)
+        tensors, rest = named("f.", own), {"f": rest_f, "h": None, "images": images}
+        if h is not f:
+            own, rest["h"] = model_state(h)
+            tensors |= named("h.", own)
+        tensors |= {"rows": data, "probs": array_state(probs, "probs")[0]}
+        tensors["features"], rest["features"] = array_state(features, "features")
+        return tensors, rest | {"given_features": given, "recorded": recorded}
+
+    def _load_fitted(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        n, n_classes = len(self.verdict_), len(self.classes_)
+        rows = load_rows(tensors["rows"], rest["images"], at_hand(self.device))
+        place = Place(rows.shape, n_classes, rows.device)
+        f = h = load_model(behind("f.", tensors), rest["f"], place)
+        if rest["h"] is not None:
+            h = load_model(behind("h.", tensors), rest["h"], place)
+        probs, features = (
+            load_array(tensors["probs"], None),
+            load_array(tensors["features"], rest["features"]),
+        )
+        if len(rows) != n:
+            raise InputError(f"There must be {n} rows, as many as labels, got {len(rows)}.")
+        Signals(probs=probs, features=features).check(n, n_classes)
+        given, recorded = bool(rest["given_features"]), bool(rest["recorded"])
+        fitted = _Fitted(f, h, rows, probs, features, given, recorded)
+        width = self._network_features(fitted, first_row(rows)).shape[1]
+        if not given and features.shape[1] != width:
+            raise InputError(f"features must be {width} for a row, as the network has them, got others.")
+        self._check_columns(rows.shape)
+        self._fitted = fitted
 
     def _check_numbers(self) -> None:
         check_at_least_1(self, "n_neighbors", "n_interior")

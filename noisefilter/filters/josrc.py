@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
@@ -12,15 +13,17 @@ from numpy.typing import NDArray
 
 from noisefilter import estimates, scores, splits
 from noisefilter.base import NoiseEstimate, check_number
-from noisefilter.batches import Rows, first_row
+from noisefilter.batches import Rows, at_hand, first_row, load_rows, rows_state
 from noisefilter.contrastive import JoSRCNetwork, TwoViewNet, two_view_net
 from noisefilter.errors import InputTypeError, ParameterError
 from noisefilter.inputs import Labels
 from noisefilter.models import Model, NetModel
 from noisefilter.net import Net
 from noisefilter.splits import Split
+from noisefilter.states import behind, named
 from noisefilter.trained import NetworkFilter, Planted, check_positive, log_odds
 from noisefilter.verdict import Signals, Verdict
+from noisefilter.weights import Place, load_two_view_net, two_view_net_state
 
 __all__ = ["JoSRCSelector"]
 
@@ -417,6 +420,20 @@ class JoSRCSelector(NetworkFilter):
 
     def _network_features(self, fitted: _Fitted, rows: Rows) -> NDArray[Any]:
         return fitted.net.look(rows, random=False).features
+
+    # What a file keeps.
+
+    def _fitted_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        net, rows = self._network()
+        own, rest = two_view_net_state(net)
+        row, images = rows_state(rows)
+        return named("net.", own) | {"row": row}, {"net": rest, "images": images}
+
+    def _load_fitted(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        rows = load_rows(tensors["row"], rest["images"], at_hand(self.device))
+        place = Place(rows.shape, len(self.classes_), rows.device)
+        self._check_columns(rows.shape)
+        self._fitted = _Fitted(load_two_view_net(behind("net.", tensors), rest["net"], place), rows)
 
     # -- checks -----------------------------------------------------------------------------------
 

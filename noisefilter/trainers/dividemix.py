@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,7 +13,7 @@ from noisefilter import splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
-from noisefilter.cotraining import CoTraining, Division, two_nets
+from noisefilter.cotraining import CoTrained, CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture_with_separation
 from noisefilter.networks import PreActResNet18
@@ -20,6 +21,7 @@ from noisefilter.semisupervised import floored
 from noisefilter.trained import check_drops, log_odds, planted_before
 from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import Verdict
+from noisefilter.weights import Place
 
 __all__ = ["DivideMixClassifier"]
 
@@ -321,6 +323,9 @@ class DivideMixClassifier(BaseTrainer):
         steps = net.steps_of_epoch(n)
         return min(max(10, -(-_WARMUP_STEPS // steps)), max(1, 2 * net.max_epochs // 3))
 
+    def _answering(self, tensors: Mapping[str, Any], rest: Mapping[str, Any], place: Place) -> CoTrained:
+        return CoTrained.from_answers(tensors, rest, len(self.verdict_), place)
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_mixmatch(self)
@@ -356,8 +361,8 @@ def check_mixmatch(trainer: Any) -> None:
 def preset_weight(noise_rate: float, n_classes: int) -> float:
     """Return the weight of guesses that DivideMix's authors used for such a share of wrong labels.
 
-    With fewer than their ten classes it is smaller in proportion: the squared differences that it weighs are a
-    mean over the classes.
+    With fewer than their ten classes it is smaller in proportion: it weighs squared differences, a mean over
+    classes.
     """
     published = as_published_rate(noise_rate, n_classes)
     if n_classes > _MANY_CLASSES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from noisefilter import estimates, scores, splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
-from noisefilter.cotraining import CoTraining, Division, two_nets
+from noisefilter.cotraining import CoTrained, CoTraining, Division, two_nets
 from noisefilter.errors import ParameterError
 from noisefilter.filters.inn import INNScorer
 from noisefilter.mixtures import mixture_with_separation
@@ -29,6 +30,7 @@ from noisefilter.trained import check_drops, evaluated, learned_codes
 from noisefilter.trainer import BaseTrainer
 from noisefilter.trainers.dividemix import check_mixmatch, preset_weight
 from noisefilter.verdict import Verdict
+from noisefilter.weights import Place
 
 __all__ = ["INNDivideMixClassifier"]
 
@@ -337,6 +339,9 @@ class INNDivideMixClassifier(BaseTrainer):
         if self.lr_drops is not None:  # those of MixMatch
             scorer.estimator.set_params(**LR_DROPS)
         return scorer
+
+    def _answering(self, tensors: Mapping[str, Any], rest: Mapping[str, Any], place: Place) -> CoTrained:
+        return CoTrained.from_answers(tensors, rest, len(self.verdict_), place)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

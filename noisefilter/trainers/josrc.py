@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter import estimates, scores
+from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
 from noisefilter.contrastive import LEARN_FROM, TwoViewNet
@@ -17,12 +19,13 @@ from noisefilter.errors import ParameterError, TrainingDivergedError
 from noisefilter.filters.josrc import JoSRCSelector, look_again
 from noisefilter.inputs import check_labels
 from noisefilter.models import NetModel
-from noisefilter.net import check_finite_outputs
+from noisefilter.net import Net, check_finite_outputs
 from noisefilter.progress import Progress
 from noisefilter.semisupervised import believed
 from noisefilter.trained import NetworkFilter, Planted
 from noisefilter.trainer import BaseTrainer
 from noisefilter.verdict import Signals, Verdict
+from noisefilter.weights import Place, load_network, network_state
 
 __all__ = ["JoSRCClassifier"]
 
@@ -274,6 +277,11 @@ class JoSRCClassifier(BaseTrainer):
             training.hold(given, net.warmup_epochs if self.split_epochs is None else self.split_epochs)
         return training
 
+    def _answering(self, tensors: Mapping[str, Any], rest: Mapping[str, Any], place: Place) -> _Trained:
+        eps_target = rest["eps_target"]
+        check_number("eps_target", eps_target, Real, "in [0, 1)", lambda value: 0 <= value < 1)
+        return _Trained(load_network(tensors, rest["net"], place), eps_target)
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         for name, values in _CHOICES.items():
@@ -282,7 +290,36 @@ class JoSRCClassifier(BaseTrainer):
         self._selector()._check_parameters()
 
 
-class _JoSRC:
+class _Trained:
+    """What is left of a training: the network that predicts, and the smoothing of the labels it learned."""
+
+    def __init__(self, net: Net, eps_target: float):
+        self.net = net
+        self.eps_target = eps_target
+
+    def predict(self, rows: Rows) -> NDArray[Any]:
+        """Return probabilities (m, K), without the smoothing of the labels learned."""
+        with self._answering():
+            probs = self.net.evaluate(rows)[0]
+        check_finite_outputs(probs)
+        return scores.unsmoothed(probs, self.eps_target)
+
+    def _answering(self) -> AbstractContextManager[None]:
+        return self.net.answered_by(None)
+
+    def networks(self) -> list[Any]:
+        """Return the network that predicts."""
+        with self._answering():
+            return [self.net.module_.eval()]
+
+    def answers(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what predicts."""
+        with self._answering():
+            tensors, rest = network_state(self.net)
+        return tensors, {"net": rest, "eps_target": self.eps_target}
+
+
+class _JoSRC(_Trained):
     """One run of Algorithm 1; a :class:`noisefilter.trainer.Training`."""
 
     def __init__(
@@ -296,12 +333,12 @@ class _JoSRC:
         selector: JoSRCSelector,
         trainer: JoSRCClassifier,
     ):
-        self.net = net
+        super().__init__(net, trainer.eps_target)
+        self.net: TwoViewNet = net
         self.rows = rows
         self.codes = codes
         self.planted = planted
         self.selector = selector
-        self.eps_target = trainer.eps_target
         self.asks_teacher = trainer.predict_with == "teacher"
         self.target = NetModel(net).begin(rows, planted.trained, n_classes)
         self.n_epochs = int(net.max_epochs)
@@ -375,20 +412,8 @@ class _JoSRC:
         self.net.load_state(tensors, rest["net"])
         self.n_epochs = rest["n_epochs"]
 
-    def predict(self, rows: Rows) -> NDArray[Any]:
-        """Return probabilities (m, K), without the smoothing of the labels learned."""
-        with self._answering():
-            probs = self.net.evaluate(rows)[0]
-        check_finite_outputs(probs)
-        return scores.unsmoothed(probs, self.eps_target)
-
     def _answering(self) -> AbstractContextManager[None]:
         return self.net.answered_by(self.net.teacher_.module if self.asks_teacher else None)
-
-    def networks(self) -> list[Any]:
-        """Return the network that predicts."""
-        with self._answering():
-            return [self.net.module_.eval()]
 
     def judged(self) -> Verdict:
         """Judge the rows as the selector does."""
