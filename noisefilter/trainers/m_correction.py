@@ -107,6 +107,10 @@ class MCorrectionClassifier(RobustTrainer):
     warm-up, or as the filter before said; or more, if in the end so many more are contradicted than doubted.
     It does not follow the mixture, which finds two components on clean data, too.
 
+    Where one class is taken for another, mixup leaves the network in doubt, hardly contradicting: the rate is
+    then estimated far too low, few labels are doubted and next to none flagged (benchmarks/training.py, 40 %
+    asymmetric: 0.001 for 0.20). Take another trainer there, or a filter before.
+
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: planted labels in the
     warm-up; the small networks and Nesterov momentum. Others that stay: :math:`w_i` and :math:`z_i` are of
     the look at all rows after the epoch before, as they are, and not of one more pass over each batch of
