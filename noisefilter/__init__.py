@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from noisefilter.compose import FilteredClassifier, FilterSampler
     from noisefilter.displays import ScoreHistogramDisplay, TransitionMatrixDisplay
+    from noisefilter.filters.confident_learning import ConfidentLearningSelector
     from noisefilter.filters.inn import INNScorer
     from noisefilter.filters.josrc import JoSRCSelector
     from noisefilter.filters.loss_variation import LossVariationSelector
@@ -32,6 +33,7 @@ _HOME = {
     "CLEAN": "verdict",
     "ID_NOISE": "verdict",
     "OOD_NOISE": "verdict",
+    "ConfidentLearningSelector": "filters.confident_learning",
     "DivideMixClassifier": "trainers.dividemix",
     "FilterSampler": "compose",
     "FilteredClassifier": "compose",
@@ -58,6 +60,7 @@ __all__ = [
     "CLEAN",
     "ID_NOISE",
     "OOD_NOISE",
+    "ConfidentLearningSelector",
     "DivideMixClassifier",
     "FilterSampler",
     "FilteredClassifier",
