@@ -1,8 +1,8 @@
 r"""Confident learning over out-of-sample probabilities, in memory bounded by a batch: which labels are wrong.
 
-The masks are those of cleanlab's ``find_label_issues``, rule by rule, on the same probabilities. Rows are read
-some at a time, so a memory map works as an array does and gives the same bits. What is kept of all rows are a
-few numbers each (:func:`label_issues` says how many bytes).
+The masks are those of cleanlab's ``find_label_issues``, rule by rule, on the same probabilities. Rows are
+read some at a time, so a memory map works as an array does and gives the same bits. What is kept of all are a
+few numbers a row (:func:`label_issues` says how many bytes).
 
 :func:`noisefilter.splits.joint` is the rule of the paper for the filters: there the numbers of the classes
 never matter. Here they do where two classes tie, because they do in cleanlab.
@@ -92,7 +92,9 @@ def count_confident(probs: NDArray[Any], codes: NDArray[Any]) -> ConfidentCounts
     joint = np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes).astype(np.float64)
     np.fill_diagonal(joint, np.maximum(joint.diagonal(), 1.0))
     joint = joint / joint.sum(axis=1, keepdims=True) * counts[:, None]
-    joint = joint / joint.sum() * len(codes)  # changes the last bits only, and by these ties are broken
+    # That it sums to n is true but for the last bits, and by these cleanlab breaks ties: added up class by
+    # class of the second axis.
+    joint = joint / np.ascontiguousarray(joint.T).sum() * len(codes)
     return ConfidentCounts(np.array([_rounded(line) for line in joint]), found)
 
 
@@ -118,7 +120,7 @@ def label_issues(
     rule: str = "prune_by_noise_rate",
     counts: ConfidentCounts | None = None,
 ) -> NDArray[np.bool_]:
-    """Say which labels are wrong, by one of the rules of confident learning.
+    r"""Say which labels are wrong, by one of the rules of confident learning.
 
     Parameters
     ----------
@@ -136,7 +138,7 @@ def label_issues(
         - ``"both"``: rows that both of these flag;
         - ``"confident_learning"``: rows counted for another class than the given one;
         - ``"low_self_confidence"``, ``"low_normalized_margin"``: as many rows as ``"confident_learning"``
-          flags, those with the smallest :math:`P_k`, or :math:`P_k - \\max_{j \\ne k} P_j`.
+          flags, those with the smallest :math:`P_k`, or :math:`P_k - \max_{j \ne k} P_j`.
     counts : ConfidentCounts, optional
         What :func:`count_confident` found, if that is known already.
 
