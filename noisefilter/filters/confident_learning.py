@@ -13,13 +13,12 @@ from noisefilter.base import NoiseEstimate, check_number
 from noisefilter.batches import Rows, first_row, picked
 from noisefilter.confident import RULES, confusions, count_confident, label_issues
 from noisefilter.errors import InputError
-from noisefilter.inputs import Labels
 from noisefilter.models import Model
 from noisefilter.net import check_finite_outputs
 from noisefilter.scores import given_probability, normalized_margin
 from noisefilter.splits import Split
 from noisefilter.trained import NetworkFilter, evaluated
-from noisefilter.verdict import Signals, Verdict
+from noisefilter.verdict import Signals
 
 __all__ = ["ConfidentLearningSelector"]
 
@@ -107,7 +106,9 @@ class ConfidentLearningSelector(NetworkFilter):
     A fold that leaves rows of one class only is predicted to be of that class, without a training. Later rows
     (:meth:`score_new`) get the mean of the probabilities of all folds' classifiers.
 
-    Where two classes tie, their sorted order decides, as in cleanlab. There is no ``clean_proba``.
+    Where two classes tie, the one that comes first in ``y`` goes first, so that names do not matter: the rows
+    rejected are those of cleanlab for labels numbered in that order. :func:`noisefilter.judge` goes by the
+    sorted order, as cleanlab does. There is no ``clean_proba``.
 
     Where it fails: a classifier that knows little contradicts many right labels. Confusions that are
     consistent look like a right label to it, as to any method that learns from these labels alone; so do
@@ -232,13 +233,6 @@ class ConfidentLearningSelector(NetworkFilter):
         return min(self.n_folds, n)
 
     # The judgement, from probabilities alone.
-
-    def _judge(self, signals: Signals, labels: Labels) -> Verdict:
-        """Judge with the classes in sorted order: where two tie, this decides."""
-        rank = np.argsort(labels.order)
-        codes = labels.order[labels.codes].astype(np.int64)
-        ranked = Labels(labels.given, labels.classes, np.arange(len(rank)), codes)
-        return super()._judge(signals.with_class_order(rank), ranked)
 
     def _class_probs(self, signals: Signals) -> NDArray[Any]:
         return signals.require("probs")[0]
