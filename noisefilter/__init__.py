@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SymmetricCELoss,
     )
     from noisefilter.displays import ScoreHistogramDisplay, TransitionMatrixDisplay
+    from noisefilter.filters.confident_learning import ConfidentLearningSelector
     from noisefilter.filters.inn import INNScorer
     from noisefilter.filters.josrc import JoSRCSelector
     from noisefilter.filters.loss_variation import LossVariationSelector
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 _HOME = {
     "CLEAN": "verdict",
     "ConfidencePenaltyLoss": "criteria",
+    "ConfidentLearningSelector": "filters.confident_learning",
     "DivideMixClassifier": "trainers.dividemix",
     "ELRClassifier": "trainers.elr",
     "ELRLoss": "criteria",
@@ -84,6 +86,7 @@ __all__ = [
     "ID_NOISE",
     "OOD_NOISE",
     "ConfidencePenaltyLoss",
+    "ConfidentLearningSelector",
     "DivideMixClassifier",
     "ELRClassifier",
     "ELRLoss",

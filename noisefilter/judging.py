@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from noisefilter import splits
+from noisefilter import confident
 from noisefilter.errors import InputError, InputTypeError, ParameterError
-from noisefilter.estimates import corrected_log_odds, shrunk_transition
+from noisefilter.estimates import corrected_log_odds, normalized, shrunk_transition
 from noisefilter.inputs import check_labels
-from noisefilter.scores import best_other, given_probability, log_margin
+from noisefilter.scores import best_other, given_probability, in_blocks, log_margin, normalized_margin
 from noisefilter.verdict import CLEAN, ID_NOISE, Verdict
 
 __all__ = ["judge"]
 
-_SCORES = ("corrected", "margin", "self_confidence")
+_READ = {"margin": log_margin, "self_confidence": given_probability, "normalized_margin": normalized_margin}
+_SCORES = ("corrected", *_READ)
 
 
-def judge(pred_probs: Any, y: Any, *, score: str = "corrected") -> Verdict:
+def judge(pred_probs: Any, y: Any, *, score: str = "corrected", rule: str = "prune_by_noise_rate") -> Verdict:
     """Judge labels by out-of-sample probabilities of any classifier, by confident learning.
 
     The decision is the confident joint: for every pair of classes it counts how many rows labeled one are
-    confidently predicted the other, and rejects as many, those first that are surest of the other. It equals
-    cleanlab's ``find_label_issues``.
+    confidently predicted the other, and rejects as many, those first that are surest of the other. The rows
+    rejected are those of cleanlab's ``find_label_issues``, for each of its rules.
 
     Parameters
     ----------
-    pred_probs : (n, K) array
+    pred_probs : (n, K) array or memory map
         Probabilities of rows the classifier was **not** trained on, such as
         ``cross_val_predict(..., method="predict_proba")`` gives; columns in the order of the sorted classes
         of `y`.
     y : (n,) array
         Given labels of any kind.
-    score : {"corrected", "margin", "self_confidence"}, default="corrected"
+    score : {"corrected", "margin", "self_confidence", "normalized_margin"}, default="corrected"
         What ``scores`` are, and so what :meth:`Verdict.keep` goes by:
 
         - ``"corrected"``: log-odds that the given label is the true class, given how labels get confused:
           the rates of the joint, shrunk towards their mean as far as chance explains their differences
           (:func:`noisefilter.estimates.shrunk_transition`; beyond the paper).
         - ``"margin"``: log-probability of the given label minus that of the best other.
-        - ``"self_confidence"``: probability of the given label, in [0, 1].
+        - ``"self_confidence"``: probability of the given label, in [0, 1];
+        - ``"normalized_margin"``: half of one plus that minus the probability of the best other, in [0, 1].
+    rule : str, default="prune_by_noise_rate"
+        What decides: one of :data:`noisefilter.confident.RULES`, explained at
+        :func:`noisefilter.confident.label_issues`.
 
     Returns
     -------
@@ -56,7 +62,7 @@ def judge(pred_probs: Any, y: Any, *, score: str = "corrected") -> Verdict:
     LabelError
         If `y` has missing or continuous labels, or fewer than two classes.
     ParameterError
-        If `score` is unknown.
+        If `score` or `rule` is unknown.
 
     Notes
     -----
@@ -68,6 +74,9 @@ def judge(pred_probs: Any, y: Any, *, score: str = "corrected") -> Verdict:
 
     Probabilities of the rows a classifier has learned find little, since it has seen the wrong labels too;
     for these there are the filters.
+
+    A memory map of probabilities is read some rows at a time. What is kept of a row are its label, score,
+    probability and decision, and on the way about 150 bytes; never all probabilities.
 
     References
     ----------
@@ -89,29 +98,36 @@ def judge(pred_probs: Any, y: Any, *, score: str = "corrected") -> Verdict:
     """
     if score not in _SCORES:
         raise ParameterError(f"score must be one of {_SCORES}, got {score!r}.")
+    if rule not in confident.RULES:
+        raise ParameterError(f"rule must be one of {confident.RULES}, got {rule!r}.")
     labels = check_labels(y)
-    probs = np.take(_checked(pred_probs, len(labels.codes), labels.classes), labels.order, axis=1)
-    codes, rank = labels.codes, np.argsort(labels.order)
-    split = splits.joint(probs, codes)
-    counts = splits.confident_joint(probs, codes)  # (K given, K true)
-    transition = (counts / counts.sum(axis=0)).T
-    odds = corrected_log_odds(probs, codes, shrunk_transition(counts))
-    rows = {"corrected": odds, "margin": log_margin(probs, codes)}
+    probs = _checked(pred_probs, len(labels.codes), labels.classes)
+    order, given = labels.order, labels.order[labels.codes]  # ties between classes go as in cleanlab
+    counts = confident.count_confident(probs, given)
+    wrong = confident.label_issues(probs, given, rule, counts)
+    joint = np.maximum(counts.joint, np.eye(len(order), dtype=np.int64))[np.ix_(order, order)]
+    confusion = shrunk_transition(joint.astype(np.float64))
+
+    def read(function: Callable[..., NDArray[Any]]) -> NDArray[Any]:
+        """Read something off probabilities whose classes stand in the order of the codes."""
+        return in_blocks(lambda part, codes: function(normalized(part[:, order]), codes), probs, labels.codes)
+
+    odds = read(lambda part, codes: corrected_log_odds(part, codes, confusion))
     return Verdict(
         labels=labels.given,
         classes=labels.classes,
-        scores=rows.get(score, given_probability(probs, codes)),
-        partition=np.where(split.clean, CLEAN, ID_NOISE),
-        alternatives=labels.classes[labels.order[best_other(probs, codes)]],
+        scores=odds if score == "corrected" else read(_READ[score]),
+        partition=np.where(wrong, ID_NOISE, CLEAN),
+        alternatives=labels.classes[order[read(best_other)]],
         clean_proba=expit(odds),
-        estimated_noise_rate=float(split.noise_rate or 0.0),
-        transition_matrix=transition[np.ix_(rank, rank)],
+        estimated_noise_rate=1.0 - float(counts.joint.trace()) / len(wrong),
+        transition_matrix=confident.confusions(counts.joint),
         method="confident joint",
     )
 
 
-def _checked(pred_probs: Any, n_samples: int, classes: NDArray[Any]) -> NDArray[np.float64]:
-    """Return float64 probabilities, or say in one sentence what is wrong with them."""
+def _checked(pred_probs: Any, n_samples: int, classes: NDArray[Any]) -> NDArray[Any]:
+    """Return probabilities as they are, or say in one sentence what is wrong with them."""
     given = np.asarray(pred_probs.detach().cpu() if hasattr(pred_probs, "detach") else pred_probs)
     if given.dtype.kind not in "fiub":
         raise InputTypeError(f"pred_probs must be numbers, got {given.dtype}.")
@@ -126,17 +142,20 @@ def _checked(pred_probs: Any, n_samples: int, classes: NDArray[Any]) -> NDArray[
             f"pred_probs must have one column for each of the {n_classes} classes in y, in sorted order, got "
             f"{given.shape[1]}. Leave out classes that no row is labeled, and divide by the sums."
         )
-    probs = given.astype(np.float64)
-    if not np.isfinite(probs).all():
-        row = int(np.flatnonzero(~np.isfinite(probs).all(axis=1))[0])
-        raise InputError(f"pred_probs must be finite, got NaN or infinity in row {row}.")
-    sums = probs.sum(axis=1)
-    wrong = (probs.min(axis=1) < 0) | (np.abs(sums - 1.0) > 1e-2)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
+    finite = in_blocks(lambda part: np.isfinite(part).all(axis=1), given)
+    if not finite.all():
+        raise InputError(f"pred_probs must be finite, got NaN or infinity in row {int(finite.argmin())}.")
+    right = in_blocks(_sum_to_one, given)
+    if not right.all():
+        row = int(right.argmin())
+        probs = given[row].astype(np.float64)
         raise InputError(
-            f"pred_probs must be at least 0 in rows that sum to one, got {probs[row].min():.3g} and a "
-            f"sum of {sums[row]:.4g} in row {row}. Logits must pass a softmax first."
+            f"pred_probs must be at least 0 in rows that sum to one, got {probs.min():.3g} and a "
+            f"sum of {probs.sum():.4g} in row {row}. Logits must pass a softmax first."
         )
-    probs /= sums[:, None]
-    return probs
+    return given if given.dtype.kind == "f" else given.astype(np.float64)
+
+
+def _sum_to_one(part: NDArray[Any]) -> NDArray[np.bool_]:
+    sums = part.sum(axis=1, dtype=np.float64)
+    return np.asarray((part.min(axis=1) >= 0) & (np.abs(sums - 1.0) <= 1e-2))

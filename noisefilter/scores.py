@@ -68,6 +68,22 @@ def _log_margin(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.flo
     return np.asarray(given - log_probs.max(axis=1))
 
 
+def normalized_margin(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    r"""Return :math:`(1 + P_i[y_i] - \max_{c \ne y_i} P_i[c]) / 2`, in [0, 1].
+
+    At least one half where the given label is the most probable one.
+    """
+    return in_blocks(_normalized_margin, np.asarray(probs), codes)
+
+
+def _normalized_margin(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    others = np.array(probs, dtype=np.float64)
+    rows = np.arange(len(codes))
+    given = others[rows, codes]
+    others[rows, codes] = -np.inf
+    return np.asarray((given - others.max(axis=1) + 1.0) / 2.0)
+
+
 def best_other(probs: NDArray[Any], codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the most probable class other than the given one, (n,); the lower number among equals."""
     return in_blocks(_best_other, np.asarray(probs), codes)

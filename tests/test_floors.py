@@ -16,6 +16,7 @@ FLOORS = (
         "scores",
         "splits",
         "estimates",
+        "confident",
         "mixtures",
         "verdict",
         "noise",
