@@ -9,10 +9,10 @@ environment each. The public classes of noisefilter are discovered, those of cle
 imbalanced-learn stand below, and all are run the same way. A class is appended to
 ``results/estimator_checks.jsonl`` when it is done. About five minutes on one core.
 
-An expected failure is one that is there on purpose, and its reason stands here; where its check passes all the
-same, by chance of rounding say, it counts as passed. skorch's network, and ours under the estimators, get a module and a callback that fits
-it to the data, so that no check fails for want of a fitting network. A sampler without ``fit`` is no estimator
-to scikit-learn, and is left out.
+An expected failure is one that is there on purpose, and its reason stands here; where its check passes all
+the same, by chance of rounding say, it counts as passed. skorch's network, and ours under the estimators, get
+a module and a callback that fit the data, so that no check fails for want of a fitting network. A sampler
+without ``fit`` is no estimator to scikit-learn, and is left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Faults of other libraries, most of them silent, each as a test that ours has not.
 
-What a comment says of cleanlab 2.9.0, skorch 1.4.0 or imbalanced-learn 0.14.2 was run with scikit-learn 1.9.1.
+What a comment says of cleanlab 2.9.0, skorch 1.4.0 or imbalanced-learn 0.14.2 was run, with scikit-learn 1.9.
 Three of these faults have their tests elsewhere: duplicates among neighbors in `test_neighbors.py`
 (`test_duplicates_are_neighbors_but_never_oneself`) and in every law `test_duplicate_rows_are_judged`; a
 class missing from a fold in `test_a_class_missing_from_a_fold` (`test_laws.py`) and
@@ -68,8 +68,8 @@ every_training = pytest.mark.parametrize("kind", TRAINING, ids=ids)
 
 
 # imbalanced-learn's InstanceHardnessThreshold crashes with {1, 2, 3}, {0, 2, 5} and texts, and removes other
-# rows with {-1, 0, 1} than with {0, 1, 2}: none of 300 instead of 15, without a word. cleanlab and skorch refuse
-# all four or die in the loss.
+# rows with {-1, 0, 1} than with {0, 1, 2}: none of 300 instead of 15, without a word. cleanlab and skorch
+# raise an error for all four, most often one of the indices that they take labels for.
 @pytest.mark.parametrize("names", [[-1, 0, 1], [1, 2, 3], [0, 2, 5], ["ant", "bee", "cat"]], ids=str)
 @every_judge
 def test_labels_that_do_not_count_from_zero(kind, names):
@@ -84,8 +84,8 @@ def test_labels_that_do_not_count_from_zero(kind, names):
         assert np.array_equal(plain.predict_proba(X), renamed.predict_proba(X))
 
 
-# cleanlab's CleanLearning trains the caller's own classifier. skorch with a module that is an instance: the clone
-# of a fitted network, never trained, is right on all 300 of 300 rows.
+# cleanlab's CleanLearning trains the caller's own classifier. skorch with a module that is an instance: the
+# clone of a fitted network, itself never trained, is right on all of 300 rows.
 @every_judge
 def test_a_clone_of_a_used_object_knows_nothing(kind):
     again = clone(fitted(kind))
@@ -147,8 +147,8 @@ def test_a_last_batch_of_one_row_and_a_network_that_needs_two(kind):
     assert np.isfinite(estimator.scores_).all() and len(estimator.verdict_) == 81
 
 
-# imbalanced-learn's sample_indices_ are in the order of classes, its Pipeline hands on the weights of all rows to a
-# classifier that gets some of them, and cleanlab cannot cut a list.
+# imbalanced-learn's sample_indices_ are in the order of classes, and its Pipeline hands on the weights of all
+# rows to a classifier that gets some of them; cleanlab cannot cut a list.
 def test_weights_go_with_the_rows_that_are_dropped():
     class Watching(LogisticRegression):
         def fit(self, X, y, sample_weight=None):
@@ -168,7 +168,7 @@ def test_weights_go_with_the_rows_that_are_dropped():
         assert np.array_equal(rows, X[kept]) and np.array_equal(cut, weights[kept])
 
 
-# cleanlab's CleanLearning as the last step: "This Pipeline instance is not fitted yet", since scikit-learn 1.8.
+# cleanlab's CleanLearning as the last step, scikit-learn 1.9: "This Pipeline instance is not fitted yet".
 @pytest.mark.parametrize("kind", CLASSIFIERS, ids=ids)
 def test_a_pipeline_predicts_after_fit(kind):
     pipeline = make_pipeline(StandardScaler(), short(kind)).fit(X, Y)
