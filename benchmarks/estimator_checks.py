@@ -211,7 +211,8 @@ def table() -> str:
     ]
     for row in rows:
         cells = [cell(records.get((*row, each))) for each in versions]
-        lines.append(f"| {row[0]} | {row[1]} | " + " | ".join(cells) + " |")
+        found = {record["version"] for record in records.values() if record["library"] == row[0]}
+        lines.append(f"| {row[0]} {', '.join(sorted(found))} | {row[1]} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n" + reasons(list(records.values()))
 
 

@@ -170,6 +170,28 @@ def test_pandas_categories_are_labels(kind, blobs):
     assert np.array_equal(short(kind).fit(blobs.X, y).verdict_.scores, plain.scores)
 
 
+# --- rows -----------------------------------------------------------------------------------------
+
+
+class Listed:
+    """A map-style Dataset."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i]
+
+
+@every_filter
+def test_tensors_and_datasets_give_the_same_bits(kind, blobs):
+    for X in (torch.from_numpy(blobs.X), Listed(blobs.X)):
+        assert_same_verdict(short(kind).fit(X, blobs.y).verdict_, fitted(kind, blobs).verdict_)
+
+
 # --- the verdict ----------------------------------------------------------------------------------
 
 
