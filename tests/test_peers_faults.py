@@ -50,7 +50,9 @@ def short(kind, **parameters):
         return kind([("one", quick()), ("other", quick().set_params(random_state=1))], random_state=0)
     if kind is FilteredClassifier:
         return kind(quick(), LogisticRegression())
-    return kind(**{"max_epochs": 2, "random_state": 0} | parameters)
+    at_once = {"warmup_epochs": 1, "least_epochs": 0}  # few epochs alone would end in plain training
+    own = {name: value for name, value in at_once.items() if name in kind().get_params()}
+    return kind(**{"max_epochs": 2, "random_state": 0} | own | parameters)
 
 
 @cache
@@ -63,6 +65,7 @@ def ids(kind):
     return kind.__name__
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:max_epochs must leave", "ignore:There must be at least 3")
 every_judge = pytest.mark.parametrize("kind", JUDGES, ids=ids)
 every_training = pytest.mark.parametrize("kind", TRAINING, ids=ids)
 
