@@ -99,7 +99,8 @@ def test_keep_keeps_exactly_the_best(kind, fraction):
 @every_trainer
 def test_planted_wrong_labels_score_lower_and_are_not_learned_with_a_last_batch_of_one_row(kind):
     assert roc_auc_score(~rows().wrong, learned(kind).scores_) > 0.9
-    assert learned(kind).score(rows().X, rows().truth) > 0.9
+    predicted, wrong = learned(kind).predict(rows().X), rows().wrong
+    assert np.mean(predicted[wrong] == rows().truth[wrong]) > 0.7 and np.mean(predicted == rows().truth) > 0.8
 
 
 @every_trainer
