@@ -270,7 +270,8 @@ def test_every_array_method_that_numpy_has_is_plain():
         if not name.startswith("_") and name not in {"base", "data"}:
             try:
                 result = getattr(rows, name)
-                result = result() if callable(result) and name not in {"dumps", "resize"} else result
+                apart = {"dumps", "resize", "tostring"}  # the last one warns where numpy still has it
+                result = result() if callable(result) and name not in apart else result
             except (TypeError, ValueError, AttributeError):
                 continue  # needs arguments, or is no more: numpy 2.0 lists what it has removed
             assert not isinstance(result, FilteredArray), name
