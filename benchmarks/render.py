@@ -15,6 +15,7 @@ from typing import Any
 
 import audit
 import epoch
+import estimator_checks
 import filters
 import growth
 import numpy as np
@@ -198,6 +199,14 @@ def growing() -> str:
     return resumed(growth)
 
 
+def laws_of_scikit_learn() -> str:
+    """Passed and failed checks of every public class and of peers."""
+    records = estimator_checks.done()
+    if not records:
+        return "Not measured yet."
+    return f"{estimator_checks.table()}\n\n{machine(every(records))}"
+
+
 def dividemix_epoch() -> str:
     """What an epoch of DivideMix takes."""
     found = load("epoch")
@@ -217,7 +226,7 @@ SECTIONS = {
     "audit-short": audit_short, "audit": audit_full, "speed": speed, "memorizing": memorizing,
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
-    "throughput": rows_a_second, "growth": growing,
+    "estimator-checks": laws_of_scikit_learn, "throughput": rows_a_second, "growth": growing,
     "pretrain": without_labels, "training": trainers, "papers": papers_tables,
 }  # fmt: skip
 

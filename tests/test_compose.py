@@ -47,7 +47,8 @@ class Judge(BaseEstimator):
         folds = int(min(3, np.bincount(codes).min()))
         judge = LogisticRegression()
         if folds > 1:
-            probs = cross_val_predict(judge, seen, codes, cv=folds, method="predict_proba")
+            given = {"cv": folds, "params": {}}  # scikit-learn 1.6 with routing stumbles over None
+            probs = cross_val_predict(judge, seen, codes, method="predict_proba", **given)
         else:
             probs = judge.fit(seen, codes).predict_proba(seen)
         rows = np.arange(len(y))

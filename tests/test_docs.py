@@ -32,6 +32,15 @@ def test_ci_runs_the_command_of_the_readme():
     assert block[1].endswith(" -m pytest -n auto")
 
 
+def test_promises_name_tests_that_exist():
+    page = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    files = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    names = re.findall(r"`(test_\w+(?:\.py)?)`", page)
+    assert len(names) > 80 and {name for name in names if name.endswith(".py")} <= files.keys()
+    defined = set(re.findall(r"^def (test_\w+)\(", "\n".join(files.values()), flags=re.MULTILINE))
+    assert {name for name in names if not name.endswith(".py")} <= defined
+
+
 @pytest.fixture
 def sources(tmp_path):
     """Copy what the documentation is made from, so that nothing generated earlier takes part."""

@@ -270,9 +270,10 @@ def test_every_array_method_that_numpy_has_is_plain():
         if not name.startswith("_") and name not in {"base", "data"}:
             try:
                 result = getattr(rows, name)
-                result = result() if callable(result) and name not in {"dumps", "resize"} else result
-            except (TypeError, ValueError):
-                continue  # needs arguments
+                apart = {"dumps", "resize", "tostring"}  # the last one warns where numpy still has it
+                result = result() if callable(result) and name not in apart else result
+            except (TypeError, ValueError, AttributeError):
+                continue  # needs arguments, or is no more: numpy 2.0 lists what it has removed
             assert not isinstance(result, FilteredArray), name
 
 
@@ -369,9 +370,8 @@ def test_dumps_method_keeps_the_verdict():
 
 def test_worker_processes_see_verdict():
     rows = hand_over(table(), INDEX, judgement())
-    with joblib.parallel_config(backend="loky", max_nbytes=100):  # arrays above 100 bytes go as memory maps
-        parallel = joblib.Parallel(n_jobs=2)
-        verdict, untouched = parallel(joblib.delayed(read)(rows) for read in (verdict_of, untouched_of))
+    parallel = joblib.Parallel(n_jobs=2, backend="loky", max_nbytes=100)  # larger arrays go as memory maps
+    verdict, untouched = parallel(joblib.delayed(read)(rows) for read in (verdict_of, untouched_of))
     np.testing.assert_array_equal(verdict.scores, judgement().scores)
     np.testing.assert_array_equal(untouched, table())
 

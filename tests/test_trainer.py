@@ -221,7 +221,7 @@ def test_a_grid_search_and_a_fold_without_a_class(kind, blobs):
 
 
 @every_trainer
-@pytest.mark.parametrize("names", [["c", "a", "b"], [5, -1, 2**40], [30.0, 1.0, 2.0], [1, 2, 0]], ids=str)
+@pytest.mark.parametrize("names", [["c", "a", "b"], [30.0, 1.0, 2.0]], ids=str)
 def test_renaming_classes_changes_no_bit(kind, blobs, names):
     names = np.array(names)
     plain = short(kind, filter=quick()).fit(blobs.X, blobs.y)
