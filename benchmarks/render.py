@@ -15,8 +15,11 @@ from typing import Any
 
 import audit
 import epoch
+import faults
 import filters
+import fuzz
 import growth
+import memory
 import numpy as np
 import openset
 import papers
@@ -198,6 +201,21 @@ def growing() -> str:
     return resumed(growth)
 
 
+def on_disk() -> str:
+    """Memory for rows that lie on disk."""
+    return resumed(memory)
+
+
+def struck() -> str:
+    """What faults led to."""
+    return resumed(faults)
+
+
+def any_bytes() -> str:
+    """Files of every kind, and what readers made of them."""
+    return resumed(fuzz)
+
+
 def dividemix_epoch() -> str:
     """What an epoch of DivideMix takes."""
     found = load("epoch")
@@ -218,6 +236,7 @@ SECTIONS = {
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
     "throughput": rows_a_second, "growth": growing,
+    "memory": on_disk, "faults": struck, "fuzz": any_bytes,
     "pretrain": without_labels, "training": trainers, "papers": papers_tables,
 }  # fmt: skip
 
