@@ -434,6 +434,22 @@ def tables() -> str:
     return "\n".join(lines)
 
 
+def sentences() -> str:
+    """Say of each fault how often it struck and what was lost."""
+    words = {"kill": "SIGKILL", "interrupt": "Ctrl-C", "full": "A full disk"}
+    said = []
+    for fault, word in words.items():
+        records = [r for r in done() if r["fault"] == fault]
+        times, mended, lost = (
+            sum(read(r) for r in records)
+            for read in (lambda r: r["times"], lambda r: r["put right"], lambda r: len(r["wrong"]))
+        )
+        said.append(
+            f"{word} struck {times:,} times: {lost:,} lost, {mended:,} put right by the next command."
+        )
+    return " ".join(said) + " [How they struck](benchmarks.md#killed-interrupted-out-of-disk)."
+
+
 def main() -> None:
     """Strike as often as is still wanted."""
     parser = argparse.ArgumentParser(

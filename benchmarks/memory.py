@@ -139,6 +139,18 @@ def tables() -> str:
     return "\n".join(lines)
 
 
+def sentence() -> str:
+    """Say what was taken at most, and of which rows."""
+    records = [record for record in done() if record["place"] == "disk"]
+    most = max(record["taken_mib"] for record in records)
+    least, largest = (pick(record["file_mib"] for record in records) for pick in (min, max))
+    filters = len({record["method"] for record in records})
+    return (
+        f"{filters} filters judged files of {least:,.0f} to {largest:,.0f} MiB and took {most:,.0f} MiB at "
+        f"most, of {ALLOWED} that the system allowed. [Filter by filter](benchmarks.md#rows-that-lie-on-disk)."
+    )
+
+
 def main() -> None:
     """Run what is missing."""
     parser = argparse.ArgumentParser(

@@ -1,4 +1,4 @@
-"""Put the committed results into README.md, benchmarks/README.md and pictures.
+"""Put the committed results into README.md, benchmarks/README.md, docs/trust.md and pictures.
 
     python benchmarks/render.py            # write
     python benchmarks/render.py --check    # exit 1 if pages or pictures do not say what the results say
@@ -31,7 +31,7 @@ import training
 import variation
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "README.md", HERE / "README.md")
+PAGES = (HERE.parent / "README.md", HERE / "README.md", HERE.parent / "docs" / "trust.md")
 
 
 def load(name: str) -> Any:
@@ -211,6 +211,21 @@ def struck() -> str:
     return resumed(faults)
 
 
+def on_disk_short() -> str:
+    """What filters took at most, in one sentence."""
+    return memory.sentence()
+
+
+def struck_short() -> str:
+    """How many strikes lost how much, in one sentence for each fault."""
+    return faults.sentences()
+
+
+def any_bytes_short() -> str:
+    """How many files were read, in one sentence."""
+    return fuzz.sentence()
+
+
 def any_bytes() -> str:
     """Files of every kind, and what readers made of them."""
     return resumed(fuzz)
@@ -237,6 +252,7 @@ SECTIONS = {
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
     "throughput": rows_a_second, "growth": growing,
     "memory": on_disk, "faults": struck, "fuzz": any_bytes,
+    "memory-short": on_disk_short, "faults-short": struck_short, "fuzz-short": any_bytes_short,
     "pretrain": without_labels, "training": trainers, "papers": papers_tables,
 }  # fmt: skip
 
