@@ -375,8 +375,8 @@ def sentence() -> str:
     """Say how many files were read."""
     files = sum(sum(record["counts"].values()) for record in done())
     return (
-        f"{files:,} files were read by {len(READERS)} readers. Anything but a result or an error of the library "
-        "would have ended the run. [What they were](benchmarks.md#files-of-any-kind)."
+        f"{files:,} files were read by {len(READERS)} readers. Anything but a result or an error of the "
+        "library would have ended the run. [What they were](benchmarks.md#files-of-any-kind)."
     )
 
 

@@ -147,7 +147,8 @@ def sentence() -> str:
     filters = len({record["method"] for record in records})
     return (
         f"{filters} filters judged files of {least:,.0f} to {largest:,.0f} MiB and took {most:,.0f} MiB at "
-        f"most, of {ALLOWED} that the system allowed. [Filter by filter](benchmarks.md#rows-that-lie-on-disk)."
+        f"most, of {ALLOWED} that the system allowed. "
+        "[Filter by filter](benchmarks.md#rows-that-lie-on-disk)."
     )
 
 
