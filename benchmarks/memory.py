@@ -7,7 +7,7 @@
 Rows are drawn in two overlapping clusters, in 4,096 float32 columns, and written to a file; 10 % of the
 labels are wrong. Each filter judges them twice, in two epochs, in a process of its own: from memory, and from
 a memory map of the file. The process that reads the map is forbidden by the system (``RLIMIT_DATA``) to take
-more memory of its own than 240 MiB, less than the file has: a copy of the rows would end it. Its own is what
+more memory of its own than 240 MiB, less than the larger file has: a copy of the rows would end it. Its own is what
 is anonymous (``RssAnon``), looked at every few milliseconds: pages of the file that the system keeps as long
 as nobody else needs room are nobody's. Verdicts are compared bit for bit.
 
@@ -36,7 +36,7 @@ from growth import judged
 
 RESULTS = Path(__file__).parent / "results" / "memory.jsonl"
 METHODS = ("inn", "small_loss", "loss_variation", "josrc")
-ROWS = (16_000, 24_000)
+ROWS = (8_000, 16_000)
 ALLOWED = 240  # MiB
 COLUMNS, EPOCHS, RATE = 4_096, 2, 0.1
 PLACES = ("memory", "disk")
