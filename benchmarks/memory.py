@@ -7,8 +7,8 @@
 Rows are drawn in two overlapping clusters, in 4,096 float32 columns, and written to a file; 10 % of the
 labels are wrong. Each filter judges them twice, in two epochs, in a process of its own: from memory, and from
 a memory map of the file. The process that reads the map is forbidden by the system (``RLIMIT_DATA``) to take
-more memory of its own than 240 MiB, less than the larger file has: a copy of its rows would end it. Its own is
-what is anonymous (``RssAnon``), looked at every few milliseconds: pages of the file that the system keeps as
+more memory of its own than 240 MiB, less than the larger file has: a copy of its rows would end it. Its own
+is what is anonymous (``RssAnon``), looked at every few milliseconds: pages of the file that the system keeps as
 long as nobody else needs room are nobody's. Verdicts are compared bit for bit.
 
 Every cell is appended to ``results/memory.jsonl``. It needs Linux.
