@@ -1,4 +1,4 @@
-"""Put the committed results into README.md, benchmarks/README.md and pictures.
+"""Put the committed results into README.md, benchmarks/README.md, docs/promises.md and pictures.
 
     python benchmarks/render.py            # write
     python benchmarks/render.py --check    # exit 1 if pages or pictures do not say what the results say
@@ -16,8 +16,11 @@ from typing import Any
 import audit
 import epoch
 import estimator_checks
+import faults
 import filters
+import fuzz
 import growth
+import memory
 import numpy as np
 import openset
 import papers
@@ -29,7 +32,7 @@ import training
 import variation
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "README.md", HERE / "README.md")
+PAGES = (HERE.parent / "README.md", HERE / "README.md", HERE.parent / "docs" / "promises.md")
 
 
 def load(name: str) -> Any:
@@ -207,6 +210,36 @@ def laws_of_scikit_learn() -> str:
     return f"{estimator_checks.table()}\n\n{machine(every(records))}"
 
 
+def on_disk() -> str:
+    """Memory for rows that lie on disk."""
+    return resumed(memory)
+
+
+def struck() -> str:
+    """What faults led to."""
+    return resumed(faults)
+
+
+def on_disk_short() -> str:
+    """What filters took at most, in one sentence."""
+    return memory.sentence()
+
+
+def struck_short() -> str:
+    """How many strikes lost how much, in one sentence for each fault."""
+    return faults.sentences()
+
+
+def any_bytes_short() -> str:
+    """How many files were read, in one sentence."""
+    return fuzz.sentence()
+
+
+def any_bytes() -> str:
+    """Files of every kind, and what readers made of them."""
+    return resumed(fuzz)
+
+
 def dividemix_epoch() -> str:
     """What an epoch of DivideMix takes."""
     found = load("epoch")
@@ -227,6 +260,8 @@ SECTIONS = {
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
     "estimator-checks": laws_of_scikit_learn, "throughput": rows_a_second, "growth": growing,
+    "memory": on_disk, "faults": struck, "fuzz": any_bytes,
+    "memory-short": on_disk_short, "faults-short": struck_short, "fuzz-short": any_bytes_short,
     "pretrain": without_labels, "training": trainers, "papers": papers_tables,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from noisefilter.batches import Rows, in_order
+from noisefilter.batches import Rows, in_blocks
 from noisefilter.errors import InputError
 
 __all__ = [
@@ -306,7 +306,7 @@ def _range(rows: Rows) -> tuple[float, float]:
         )
     if rows.take(torch.zeros(1, dtype=torch.int64, device=rows.device)).dtype == torch.uint8:
         return 0.0, 255.0
-    ends = torch.stack([torch.stack(rows.take(index).aminmax()) for index in in_order(rows, 4096)])
+    ends = torch.stack([torch.stack(rows.take(index).aminmax()) for index in in_blocks(rows)])
     low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
     return low, high if high > low else low + 1.0
 

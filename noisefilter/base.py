@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from noisefilter import estimates, splits
-from noisefilter.batches import Rows, choose_device, picked
+from noisefilter.batches import Rows, choose_device, picked, within_memory
 from noisefilter.errors import ParameterError
 from noisefilter.inputs import Labels, as_rows, check_features, check_labels, known_codes
 from noisefilter.scores import best_other, ood_score
@@ -139,6 +139,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
 
     # -- the two doors ----------------------------------------------------------------------------
 
+    @within_memory
     def fit(self, X: Any, y: Any = None, features: Any = None) -> Self:
         """Train on all rows and judge them. A fit that fails leaves everything as it was.
 
@@ -277,6 +278,7 @@ class BaseFilter(BaseStep, auto_wrap_output_keys=None):  # type: ignore[call-arg
 
     # -- rows that arrive later -------------------------------------------------------------------
 
+    @within_memory
     def score_new(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Judge rows that arrive later, with the network at hand.
 

@@ -6,8 +6,10 @@ convolutions are fastest on both CPUs and GPUs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,9 @@ from torch import Tensor
 
 from noisefilter.errors import InputError, ParameterError
 
+_Given, _Returned = ParamSpec("_Given"), TypeVar("_Returned")
+
+_BLOCK_ROWS, _BLOCK_VALUES = 4096, 2**20
 _SMALLEST_BATCH = 8  # batch normalization on fewer rows does more harm than good
 
 
@@ -178,6 +183,31 @@ def choose_device(device: str) -> torch.device:
         ) from error
 
 
+def within_memory(
+    method: Callable[Concatenate[Any, _Given], _Returned],
+) -> Callable[Concatenate[Any, _Given], _Returned]:
+    """Have a method of an estimator say in one sentence that the memory of a GPU does not suffice.
+
+    What is raised then holds nothing of what lies there, so that a smaller batch can be tried at once.
+    """
+
+    @wraps(method)
+    def call(self: Any, *args: _Given.args, **kwargs: _Given.kwargs) -> _Returned:
+        try:
+            return method(self, *args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).partition("\n")[0][:200]
+        size = getattr(self, "batch_size", None)
+        # Not in the block above, or that error would keep the tensors of all its frames alive.
+        raise ParameterError(
+            "batch_size must leave room in the memory of the device, got "
+            f"{'its default' if size is None else repr(size)} ({reason}). Halve it, hand over a memory map, "
+            "which is read batch by batch, or take device='cpu'."
+        )
+
+    return call
+
+
 def at_hand(device: torch.device | str) -> torch.device:
     """Return the device, or the CPU where this machine has no such device."""
     try:
@@ -222,7 +252,15 @@ def count_batches(n: int, batch_size: int) -> int:
     return max(1, whole + (rest >= min(_SMALLEST_BATCH, batch_size)))
 
 
-def statistics(rows: Rows, batch_size: int = 4096) -> tuple[Tensor, Tensor]:
+def in_blocks(rows: Rows) -> Iterator[Tensor]:
+    """Yield the row numbers of ``rows`` in order, for a look at them that keeps nothing.
+
+    Of wide rows fewer come at a time: what is held does not grow with them.
+    """
+    yield from in_order(rows, max(1, min(_BLOCK_ROWS, _BLOCK_VALUES // max(1, math.prod(rows.shape)))))
+
+
+def statistics(rows: Rows) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation in float64, per column of (d,) rows, per channel of images.
 
     Two passes: squares of large offsets would eat the digits of a one-pass variance.
@@ -230,7 +268,7 @@ def statistics(rows: Rows, batch_size: int = 4096) -> tuple[Tensor, Tensor]:
     axes = (0, 2, 3) if len(rows.shape) == 3 else (0,)
     count = len(rows) * (rows.shape[1] * rows.shape[2] if len(rows.shape) == 3 else 1)
     zero = torch.zeros((), dtype=torch.float64, device=rows.device)
-    mean = sum((rows.take(i).double().sum(axes) for i in in_order(rows, batch_size)), zero) / count
+    mean = sum((rows.take(i).double().sum(axes) for i in in_blocks(rows)), zero) / count
     wide = mean[:, None, None] if len(rows.shape) == 3 else mean
-    squares = ((rows.take(i).double() - wide).square().sum(axes) for i in in_order(rows, batch_size))
+    squares = ((rows.take(i).double() - wide).square().sum(axes) for i in in_blocks(rows))
     return mean, (sum(squares, zero) / count).sqrt()

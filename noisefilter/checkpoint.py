@@ -53,7 +53,7 @@ class Checkpoints:
     Raises
     ------
     ParameterError
-        If the folder cannot be made.
+        If the folder cannot be made or written to.
     """
 
     def __init__(self, folder: str | Path, configuration: Mapping[str, Any]):
@@ -65,6 +65,11 @@ class Checkpoints:
             raise ParameterError(
                 f"checkpoint_dir must be a folder that can be written to, got {str(folder)!r} ({error})."
             ) from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise ParameterError(
+                f"checkpoint_dir must be a folder that can be written to, got {str(folder)!r}, which is "
+                "read-only."
+            )
 
     def save(self, epoch: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Write the checkpoint of an epoch, and remove all but the last two.
@@ -92,6 +97,10 @@ class Checkpoints:
                 stacklevel=2,
             )
             return
+        self._tidy(epoch)
+
+    def _tidy(self, epoch: int) -> None:
+        """Remove all but the last two of the checkpoints up to an epoch, which is a good one."""
         for _, old in [found for found in self._files() if found[0] <= epoch][:-_KEPT]:
             with suppress(OSError):
                 old.unlink()
@@ -114,6 +123,7 @@ class Checkpoints:
             if found is not None:
                 configuration, saved = found
                 self._compare(configuration)
+                self._tidy(saved.epoch)  # a process may have been killed before it did
                 return saved
         return None
 

@@ -25,20 +25,20 @@ def main(args: Sequence[str] | None = None) -> None:
     args : sequence of str, optional
         The arguments; by default those of the process.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot show must not end the audit
-            stream.reconfigure(errors="backslashreplace")
     try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name the terminal cannot show must not end the audit
+                stream.reconfigure(errors="backslashreplace")
         app = build_app()
+        app(args=args, prog_name="noisefilter", obj=list(sys.argv[1:] if args is None else args))
     except ModuleNotFoundError as missing:
         package = (missing.name or "").partition(".")[0]
         if package not in ("rich", "typer"):
             raise
         print(f'The command line needs {package}: pip install "noisefilter[audit]"', file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before a command has begun, or after its end
         sys.exit(130)
-    app(args=args, prog_name="noisefilter", obj=list(sys.argv[1:] if args is None else args))
 
 
 def build_app() -> typer.Typer:

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from noisefilter.batches import LazyRows, Rows, in_order, picked
+from noisefilter.batches import LazyRows, Rows, in_blocks, picked
 
 __all__ = ["count_copies", "described", "digest", "fingerprint"]
 
 _DEEPEST = 6
 _SAMPLE = 256  # rows read of those that lie on disk
-_CHUNK = 4096
 
 
 def digest(*arrays: Any) -> str:
@@ -48,7 +47,7 @@ def fingerprint(rows: Rows) -> str:
 
 
 def _digest_of(rows: Rows) -> str:
-    return digest(*(_read(rows, index) for index in in_order(rows, _CHUNK)))
+    return digest(*(_read(rows, index) for index in in_blocks(rows)))
 
 
 def _read(rows: Rows, index: Tensor) -> NDArray[Any]:
@@ -58,7 +57,7 @@ def _read(rows: Rows, index: Tensor) -> NDArray[Any]:
 def count_copies(rows: Rows, codes: NDArray[np.int64]) -> tuple[int, int]:
     """Return how many rows are exact copies of other ones, and how many of rows of the same class."""
     hashes = np.array(
-        [hash(row.tobytes()) for index in in_order(rows, _CHUNK) for row in _read(rows, index)],
+        [hash(row.tobytes()) for index in in_blocks(rows) for row in _read(rows, index)],
         dtype=np.int64,
     )
     both = np.array([hash(pair) for pair in zip(hashes.tolist(), codes.tolist(), strict=True)])

@@ -20,7 +20,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from noisefilter.base import check_number
-from noisefilter.batches import Rows, at_hand, choose_device, count_batches, first_row
+from noisefilter.batches import Rows, at_hand, choose_device, count_batches, first_row, within_memory
 from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.inputs import as_rows, check_features
 from noisefilter.models import feeds_raw
@@ -229,6 +229,7 @@ class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Unlabeled):
         }  # fmt: skip
         return cls(**(published | changes))
 
+    @within_memory
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn features of images. A fit that fails leaves everything as it was.
 
@@ -252,6 +253,7 @@ class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Unlabeled):
         self._keep(columns, _net=net, _shape=rows.shape, module_=net.module_, _n_features_out=int(width))
         return self
 
+    @within_memory
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the features (m, d) of rows of the kind that fit saw."""
         check_is_fitted(self, "module_")
@@ -414,6 +416,7 @@ class SCANClusterer(ClusterMixin, _Unlabeled):
         }  # fmt: skip
         return cls(**(published | changes))
 
+    @within_memory
     def fit(self, X: Any, y: Any = None, features: Any = None) -> Self:
         """Find clusters. A fit that fails leaves everything as it was.
 
@@ -456,6 +459,7 @@ class SCANClusterer(ClusterMixin, _Unlabeled):
         """Return the cluster (m,) of each row."""
         return np.asarray(self.predict_proba(X).argmax(axis=1))
 
+    @within_memory
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return the probability (m, K) of each cluster."""
         check_is_fitted(self, "labels_")

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from noisefilter import __version__, estimates
 from noisefilter.base import check_number
-from noisefilter.batches import LazyRows, Rows, at_hand, choose_device
+from noisefilter.batches import LazyRows, Rows, at_hand, choose_device, within_memory
 from noisefilter.checkpoint import Checkpoints, Saved
 from noisefilter.errors import InputError, InputTypeError, ParameterError
 from noisefilter.fingerprints import count_copies, described, digest, fingerprint
@@ -262,6 +262,7 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
 
     # -- training ---------------------------------------------------------------------------------
 
+    @within_memory
     def fit(self, X: Any, y: Any = None, features: Any = None, eval_set: Any = None) -> Self:
         """Train on all rows. A fit that fails leaves everything as it was.
 
@@ -446,6 +447,7 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
 
     # -- rows that arrive later -------------------------------------------------------------------
 
+    @within_memory
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict the probability of each class.
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noisefilter import batches
 from noisefilter.batches import (
     ArrayRows,
     LazyRows,
@@ -15,6 +16,7 @@ from noisefilter.batches import (
     count_batches,
     first_row,
     gathered,
+    in_blocks,
     in_order,
     picked,
     shuffled,
@@ -121,15 +123,29 @@ def test_rows_of_a_device_that_is_not_at_hand_are_unpickled_to_the_cpu():
 @given(st.integers(1, 30), st.integers(1, 10), st.sampled_from([0.0, 1e3, -1e8]))
 def test_statistics_of_columns(n, batch_size, offset):
     data = np.random.default_rng(n).normal(size=(n, 3)) * [1, 100, 0] + offset
-    mean, deviation = statistics(ArrayRows(torch.from_numpy(data)), batch_size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "_BLOCK_ROWS", batch_size)
+        mean, deviation = statistics(ArrayRows(torch.from_numpy(data)))
     assert mean.dtype == deviation.dtype == torch.float64
     np.testing.assert_allclose(mean, data.mean(axis=0), rtol=1e-14, atol=1e-12)
     np.testing.assert_allclose(deviation, data.std(axis=0), rtol=1e-6, atol=1e-7 if offset else 1e-14)
 
 
-def test_statistics_of_channels():
+def test_blocks_of_wide_rows_have_fewer(monkeypatch):
+    monkeypatch.setattr(batches, "_BLOCK_VALUES", 12)
+    lengths = {
+        shape: [len(block) for block in in_blocks(ArrayRows(torch.zeros(7, *shape), images=len(shape) == 3))]
+        for shape in [(2,), (4,), (2, 2, 1), (13,)]
+    }
+    assert lengths == {(2,): [6, 1], (4,): [3, 3, 1], (2, 2, 1): [3, 3, 1], (13,): [1] * 7}
+    monkeypatch.setattr(batches, "_BLOCK_ROWS", 5)
+    assert [len(block) for block in in_blocks(ArrayRows(torch.zeros(7, 2)))] == [5, 2]
+
+
+def test_statistics_of_channels(monkeypatch):
+    monkeypatch.setattr(batches, "_BLOCK_ROWS", 3)
     data = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3)).astype(np.uint8)
-    mean, deviation = statistics(ArrayRows(torch.from_numpy(data), images=True), 3)
+    mean, deviation = statistics(ArrayRows(torch.from_numpy(data), images=True))
     np.testing.assert_allclose(mean, data.mean(axis=(0, 1, 2)))
     np.testing.assert_allclose(deviation, data.std(axis=(0, 1, 2)))
 

@@ -120,6 +120,14 @@ def test_the_last_two_are_kept(tmp_path):
     assert quiet_latest(Checkpoints(tmp_path, CONFIGURATION)).epoch == 10000
 
 
+def test_what_a_killed_process_did_not_remove_goes_with_the_next(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_tidy", lambda *args: None)
+        save(tmp_path, 1, 2, 3)
+    assert quiet_latest(Checkpoints(tmp_path, CONFIGURATION)).epoch == 3
+    assert names(tmp_path) == ["epoch-0002.safetensors", "epoch-0003.safetensors"]
+
+
 def test_a_spoiled_later_file_does_not_push_out_good_ones(tmp_path):
     checkpoints = save(tmp_path, 1, 2)
     for epoch in (3, 4):

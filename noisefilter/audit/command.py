@@ -22,7 +22,7 @@ from noisefilter.audit import options as opt
 from noisefilter.audit.copies import check_apart, check_copy, whole, write_list
 from noisefilter.audit.decisions import Decision, decided, plain, read_decisions, tally
 from noisefilter.audit.methods import METHODS, check_method, made
-from noisefilter.audit.tables import check_output, output_folder, summarize, write_verdict
+from noisefilter.audit.tables import check_output, output_folder, put_right, summarize, write_verdict
 from noisefilter.audit.terminal import complain, one_sentence, show
 from noisefilter.audit.truth import read_truth
 from noisefilter.datasets import Source, Store
@@ -164,6 +164,7 @@ def _check_cheap(run: Run, write_clean: Path | None, fail_above: float | None) -
     """Refuse what can be seen to be wrong before the source is opened."""
     opt.check_extra()
     check_method(run.method)
+    put_right(run.out)
     folder = check_output(run.out)
     check_apart(run.source, folder)
     if write_clean is not None and write_clean.resolve().is_relative_to(folder):

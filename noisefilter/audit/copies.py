@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from typing import Any
 
 from noisefilter.errors import InputError
 
-__all__ = ["check_apart", "check_copy", "whole", "write_list"]
+__all__ = ["check_apart", "check_copy", "discard", "left_over", "temporary", "whole", "write_list"]
 
 _FILE_SUFFIXES = (".csv", ".npy", ".npz", ".parquet", ".tsv")
 
@@ -70,7 +71,8 @@ def check_new(path: Path, what: str) -> None:
 def whole(*targets: Path) -> Iterator[list[Path]]:
     """Give a temporary name beside each target; they become the targets when the block ends well.
 
-    Whatever goes wrong, either all targets are there afterwards or none, and nothing else is left.
+    Whatever goes wrong, either all targets are there afterwards or none, and nothing else is left. What a
+    process left that was killed while it wrote the same targets is removed first.
 
     Parameters
     ----------
@@ -82,25 +84,63 @@ def whole(*targets: Path) -> Iterator[list[Path]]:
     InputError
         If one has come into being.
     """
-    temporary = [path.with_name(f".{path.stem}.{os.getpid()}.new{path.suffix}") for path in targets]
+    for path in targets:
+        for left in left_over(path, "new", path.parent):
+            discard(left)
+    unfinished = [temporary(path, "new", path.parent) for path in targets]
     done: list[Path] = []
     try:
-        yield temporary
+        yield unfinished
         for path in targets:
             check_new(path, "The output")
-        for new, path in zip(temporary, targets, strict=True):
+        for new, path in zip(unfinished, targets, strict=True):
             new.rename(path)
             done.append(path)
     except BaseException:
         for path in done:
-            _remove(path)
+            discard(path)
         raise
     finally:
-        for new in temporary:
-            _remove(new)
+        for new in unfinished:
+            discard(new)
 
 
-def _remove(path: Path) -> None:
+def temporary(path: Path, what: str, folder: Path) -> Path:
+    """Return the name that this process has for something on its way to ``path``, or from there."""
+    return folder / f".{path.stem}.{os.getpid()}.{what}{path.suffix}"
+
+
+def left_over(path: Path, what: str, folder: Path) -> list[Path]:
+    """Return what processes that are no more have left in a folder under such names.
+
+    Call it before this process has a file of such a name: in a container the next process may well have the
+    number of the one that was killed.
+    """
+    name = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.{what}{re.escape(path.suffix)}")
+    try:
+        matches = [(name.fullmatch(entry), entry) for entry in os.listdir(folder)]
+    except OSError:  # no such folder, or one that may be written but not read
+        return []
+    return [folder / entry for match, entry in matches if match and not _runs(int(match[1]))]
+
+
+def _runs(process: int) -> bool:
+    """Whether another process of this number runs; where that cannot be asked, as if it did."""
+    if process == os.getpid():
+        return False
+    if os.name == "nt":  # os.kill would end it there
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder as far as that is possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

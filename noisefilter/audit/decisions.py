@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter.datasets import Store
-from noisefilter.datasets.source import is_missing
+from noisefilter.datasets.source import is_missing, reason
 from noisefilter.errors import InputError
 
 __all__ = [
@@ -100,7 +100,7 @@ def _json(path: Path, name: str) -> dict[str, Any]:
         raise InputError(f"{name} must be a readable file, got an error: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         raise InputError(
-            f"{name} must be the JSON file that the report page saves, got an error: {error}."
+            f"{name} must be the JSON file that the report page saves, got an error: {reason(error)}."
         ) from error
     if not isinstance(content, dict) or (content.get("made_by"), content.get("format")) != (MADE_BY, FORMAT):
         raise InputError(

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter import __version__
+from noisefilter.audit.copies import discard, left_over, temporary
 from noisefilter.datasets import Source, Store
+from noisefilter.datasets.source import reason
 from noisefilter.errors import InputError
 from noisefilter.verdict import CLEAN, OOD_NOISE, PARTITION_NAMES, Verdict
 
@@ -31,6 +33,7 @@ __all__ = [
     "check_output",
     "escaped",
     "output_folder",
+    "put_right",
     "read_flagged",
     "summarize",
     "write_predictions",
@@ -133,9 +136,9 @@ def output_folder(
     maker : Maker, default=AUDIT
         The command that fills it; a training writes ``training.json``, and its checkpoints stay.
     """
+    put_right(out)
     folder = check_output(out, maker)
-    beside = _existing(folder.parent)
-    new, old = (beside / f".{folder.name}.{os.getpid()}.{what}" for what in ("new", "old"))
+    new = temporary(folder, "new", _existing(folder.parent))
     new.mkdir()
     try:
         yield new
@@ -145,30 +148,59 @@ def output_folder(
         text = json.dumps(marker, indent=2, ensure_ascii=False, allow_nan=False)
         (new / maker.marker).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         check_output(folder, maker)  # the training took minutes: look again before anything is replaced
-        _replace(folder, new, old, maker.kept)
+        _replace(folder, new)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _replace(folder: Path, new: Path, old: Path, kept: str) -> None:
-    """Put ``new`` in the place of ``folder``; whatever goes wrong, one of the two stands there afterwards.
+def put_right(out: str | os.PathLike[str]) -> None:
+    """Finish or undo what a process was about when it was killed while it replaced an output folder.
 
-    What is kept moves first, so that it is never in a folder that is about to be removed.
+    Afterwards the folder is as it was before that process or as it would have been after it, and nothing is
+    left beside it.
+
+    Parameters
+    ----------
+    out : str or path
+        The output folder of an audit or a training.
     """
+    folder = Path(out).resolve()
+    beside = _existing(folder.parent)
+    for old in left_over(folder, "old", beside):
+        _settle(folder, old)
+    for what in ("new", "gone"):
+        for left in left_over(folder, what, beside):
+            discard(left)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Put ``new`` in the place of ``folder``; whatever goes wrong, one of the two stands there afterwards."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    moved = bool(kept) and os.path.lexists(folder / kept)
+    old = temporary(folder, "old", new.parent)
     try:
-        if moved:
-            (folder / kept).rename(new / kept)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
     finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        if moved and os.path.lexists(new / kept):
-            (new / kept).rename(folder / kept)
-    shutil.rmtree(old, ignore_errors=True)
+        _settle(folder, old)
+
+
+def _settle(folder: Path, old: Path) -> None:
+    """Put back what ``folder`` was if nothing stands there; else keep its checkpoints, and remove the rest.
+
+    The rest has another name before it is removed: half of a folder must not be put back.
+    """
+    if not old.exists():
+        return
+    if not folder.exists():
+        old.rename(folder)
+        return
+    earlier, kept = old / TRAINING.kept, folder / TRAINING.kept
+    if os.path.lexists(earlier) and not os.path.lexists(kept):
+        earlier.rename(kept)
+    gone = temporary(folder, "gone", old.parent)
+    old.rename(gone)
+    discard(gone)
 
 
 def _plain(value: Any) -> Any:
@@ -307,6 +339,7 @@ def read_flagged(out: str | os.PathLike[str], store: Store) -> dict[int, str | N
     """
     import pandas as pd
 
+    put_right(out)
     folder = Path(out)
     maker = next((maker for maker in (AUDIT, TRAINING) if _own_files(folder, maker)), None)
     if maker is None:
@@ -325,7 +358,9 @@ def read_flagged(out: str | os.PathLike[str], store: Store) -> dict[int, str | N
         suggested = [str(label) for label in flagged["suggested_label"].tolist()]
         rows = [int(row) for row in flagged["row"]]
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:  # pyarrow's are such
-        raise InputError(f"{str(path)!r} must be the table of an audit, got an error: {error}.") from error
+        raise InputError(
+            f"{str(path)!r} must be the table of an audit, got an error: {reason(error)}."
+        ) from error
     if any(not 0 <= row < len(store) for row in rows):
         raise InputError(f"{str(path)!r} must be about the {len(store)} rows of the data set, got others.")
     return {

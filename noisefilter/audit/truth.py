@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from noisefilter.audit.decisions import class_of, plain
 from noisefilter.datasets import Store
-from noisefilter.datasets.source import listed
+from noisefilter.datasets.source import is_sound_text, listed, reason
 from noisefilter.errors import InputError
 
 __all__ = ["read_truth"]
@@ -69,13 +69,17 @@ def read_truth(path: str | os.PathLike[str], store: Store) -> NDArray[Any]:
 def _npy_labels(path: Path, name: str, store: Store) -> list[str]:
     try:
         array = np.load(path, allow_pickle=False)
-    except (EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a header is text in Python's own syntax: it can be wrong in many ways
         raise InputError(
-            f"{name} must be a sound .npy file of numbers or text, got an error: {error}."
+            f"{name} must be a sound .npy file of numbers or text, got an error: {reason(error)}."
         ) from error
     if not isinstance(array, np.ndarray) or array.shape != (len(store),):
         found = array.shape if isinstance(array, np.ndarray) else "several arrays"
         raise InputError(f"{name} must have one label for each of the {len(store)} rows, got {found}.")
+    if not is_sound_text(array):
+        raise InputError(f"{name} must hold text, got characters that do not exist.")
     return [str(label) for label in array]
 
 
@@ -112,7 +116,7 @@ def _csv_rows(path: Path, name: str) -> tuple[list[str], list[list[str]]]:
                     rows.append(row)
         except csv.Error as error:
             raise InputError(
-                f"{name} must be a sound CSV file, got an error in line {reader.line_num}: {error}."
+                f"{name} must be a sound CSV file, got an error in line {reader.line_num}: {reason(error)}."
             ) from error
     return header, rows
 

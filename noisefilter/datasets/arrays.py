@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter.datasets.pictures import on_white, read_all
-from noisefilter.datasets.source import Source, Store, listed
+from noisefilter.datasets.source import Source, Store, is_sound_text, listed, reason
 from noisefilter.errors import InputError, ParameterError
 
 if TYPE_CHECKING:
@@ -187,8 +186,10 @@ def open_npz(
             y = _array(archive, y_key, "y_key", path) if labeled else np.full(X.shape[:1], "")
     except InputError:
         raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{str(path)!r} must be a sound .npz archive, got an error: {error}.") from error
+    except Exception as error:  # archives and headers can be wrong in many ways
+        raise InputError(
+            f"{str(path)!r} must be a sound .npz archive, got an error: {reason(error)}."
+        ) from error
     if X.ndim < 2 or y.ndim != 1 or len(X) != len(y):
         raise InputError(
             f"{x_key} and {y_key} in {str(path)!r} must be rows and as many labels, got the shapes {X.shape} "
@@ -213,7 +214,10 @@ def _array(archive: Any, key: str, option: str, path: Path) -> NDArray[Any]:
             f"{key} in {str(path)!r} must hold numbers or text, got Python objects, which would have to be "
             f"unpickled. Save it again with a numeric or text dtype."
         ) from error
-    return np.asarray(array)
+    array = np.asarray(array)
+    if not is_sound_text(array):
+        raise InputError(f"{key} in {str(path)!r} must hold text, got characters that do not exist.")
+    return array
 
 
 def load_cifar(
@@ -301,8 +305,7 @@ def read_features(path: str | os.PathLike[str], n_rows: int, rows: NDArray[np.in
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # a header is text in Python's own syntax: it can be wrong in many ways
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"{what} must be an .npy file of numbers, got an error: {reason}.") from error
+        raise InputError(f"{what} must be an .npy file of numbers, got an error: {reason(error)}.") from error
     if mapped.dtype.kind not in "fiub" or mapped.ndim != 2 or not mapped.shape[1]:
         raise InputError(
             f"{what} must be numbers of shape (rows, columns), got {mapped.dtype} of shape {mapped.shape}."

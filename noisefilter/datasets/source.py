@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from noisefilter.datasets.columns import Columns
 
-__all__ = ["Source", "Store", "is_missing", "listed"]
+__all__ = ["Source", "Store", "is_missing", "is_sound_text", "listed", "reason"]
 
 _NAMES_SHOWN = 5
 
@@ -194,6 +195,20 @@ def is_missing(label: Any) -> bool:
         return label is None or bool(label != label)
     except TypeError:  # NA is neither equal nor unequal to itself
         return True
+
+
+def is_sound_text(array: NDArray[Any]) -> bool:
+    """Whether an array from a file has no characters that do not exist, of which Python can make no text."""
+    if array.dtype.kind != "U" or not array.size or not array.dtype.itemsize:
+        return True
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    return bool(native.reshape(-1).view(np.uint32).max() <= sys.maxunicode)
+
+
+def reason(error: BaseException) -> str:
+    """Say in a part of a sentence what somebody else's error says, however long or empty that is."""
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(said).split())[:200].rstrip(".") or type(error).__name__
 
 
 def listed(names: Sequence[Any]) -> str:

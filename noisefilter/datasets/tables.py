@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from noisefilter.datasets.columns import Columns, Prepared, as_names, check_columns, named, numeric
-from noisefilter.datasets.source import Source, Store, is_missing, listed
+from noisefilter.datasets.source import Source, Store, is_missing, listed, reason
 from noisefilter.errors import InputError
 
 __all__ = ["ColumnStore", "Prepared", "TableStore", "numeric"]
@@ -109,7 +109,8 @@ class ColumnStore(Store):
     def _frame(self, rows: NDArray[np.intp] | None = None) -> pd.DataFrame:
         table = self.table.select([name for name in self._features if name not in self._unusable])
         table = table if rows is None else table.take(pa.array(rows, type=pa.int64()))
-        return table.to_pandas(ignore_metadata=True, date_as_object=False)
+        # What pandas left in the file is not looked at, nor may it fail there.
+        return table.replace_schema_metadata().to_pandas(ignore_metadata=True, date_as_object=False)
 
     def load(  # type: ignore[override]
         self,
@@ -403,7 +404,7 @@ def _read_parquet(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} must be a whole parquet file, got one of another format, damaged, or cut short "
-            f"({' '.join(str(error).split()):.200})."
+            f"({reason(error)})."
         ) from error
     return table
 

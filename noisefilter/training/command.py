@@ -18,7 +18,14 @@ import typer
 from noisefilter import __version__, datasets
 from noisefilter.audit import options as opt
 from noisefilter.audit.copies import check_apart
-from noisefilter.audit.tables import TRAINING, check_output, output_folder, summarize, write_verdict
+from noisefilter.audit.tables import (
+    TRAINING,
+    check_output,
+    output_folder,
+    put_right,
+    summarize,
+    write_verdict,
+)
 from noisefilter.audit.terminal import complain, one_sentence, overview, show_facts
 from noisefilter.audit.truth import read_truth
 from noisefilter.datasets import Source
@@ -192,6 +199,7 @@ def _check_cheap(run: Run, held: Held) -> None:
     opt.check_extra()
     check_methods(run.method, run.filter)
     check_held(held, run.source, run.typed)
+    put_right(run.out)
     folder = check_output(run.out, TRAINING)
     check_apart(run.source, folder)
     check_apart(run.source, run.checkpoint_dir, "checkpoint_dir")

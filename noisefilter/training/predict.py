@@ -14,7 +14,7 @@ import typer
 from noisefilter import datasets
 from noisefilter.audit import options as opt
 from noisefilter.audit.copies import check_copy, whole
-from noisefilter.audit.tables import TRAINING, write_predictions
+from noisefilter.audit.tables import TRAINING, put_right, write_predictions
 from noisefilter.audit.terminal import one_sentence, show_facts
 from noisefilter.datasets import Source, Store
 from noisefilter.datasets.arrays import ArrayStore
@@ -131,6 +131,7 @@ def _marker(folder: Path) -> dict[str, Any]:
 
 
 def _trained(folder: Path) -> TrainedOn:
+    put_right(folder)
     try:
         trained = TrainedOn(**_marker(folder)["rows"])
         if (folder / MODEL).is_file():
