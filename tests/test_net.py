@@ -290,7 +290,7 @@ def test_mixup_is_the_mixed_objective_of_mixed_rows(monkeypatch):
     model.host_generator_ = None
     x, y = torch.from_numpy(X), torch.from_numpy(Y)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(9))
-    mixed, objective = model._mixup(x, y, torch.Generator().manual_seed(9))
+    mixed, objective = model._mixup(x, y, torch.arange(40), torch.Generator().manual_seed(9))
     torch.testing.assert_close(mixed, 0.3 * x + 0.7 * x[order])
     output = model.module_(mixed)
     log_probs = output.log_softmax(1)
@@ -307,7 +307,7 @@ def test_mixup_weights_are_beta(alpha, deviation):
     x = torch.eye(2, 4)
     weights = []
     while len(weights) < 600:
-        mixed = model._mixup(x, torch.tensor([0, 1]), generator)[0]
+        mixed = model._mixup(x, torch.tensor([0, 1]), torch.arange(2), generator)[0]
         if mixed[0, 1] > 0:  # the permutation was no identity
             weights.append(mixed[0, 0].item())
     assert np.mean(weights) == pytest.approx(0.5, abs=0.04)
