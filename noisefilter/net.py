@@ -781,6 +781,19 @@ class Net(NeuralNetClassifier):
         wanted = getattr(self.module_, "cpu_bfloat16", False) and torch.backends.mkldnn.is_available()
         return bool(wanted and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
+    def zero_gradients(self) -> None:
+        """Forget the gradients of the step before."""
+        for name in self._optimizers:
+            getattr(self, name + "_").zero_grad(set_to_none=True)
+
+    def descend(self, x: Tensor, target: Tensor) -> None:
+        """Step down the gradients at hand; callbacks that ask for them are told before."""
+        if any(_overrides(cb, "on_grad_computed") for _, cb in self.callbacks_):
+            named = self.module_.named_parameters()
+            self.notify("on_grad_computed", named_parameters=named, X=x, y=target)
+        for name in self._optimizers:
+            getattr(self, name + "_").step()
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Go into evaluation mode without gradients, and back behind it."""
