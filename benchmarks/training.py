@@ -17,10 +17,11 @@ the last, and the mean of the last ten are reported.
 
 ``ce`` is plain cross-entropy with the same network and epochs; ``inn_filtered`` and ``loss_filtered`` are the
 same on the rows that INNScorer or SmallLossSelector keep, which train one such network each to judge by.
-``dividemix``, ``josrc``, ``inn_dividemix`` and ``vrlvmix`` are the trainers with their defaults,
-``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
-code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, or have the one that
-the default leaves out, in ``memorizing`` alone, under asymmetric and heavy symmetric noise.
+``dividemix``, ``josrc``, ``inn_dividemix``, ``vrlvmix``, ``decoupling``, ``co_teaching``,
+``co_teaching_plus`` and ``jocor`` are the trainers with their defaults, ``inn_then_dividemix`` is DivideMix
+behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors' code defaults to, at once. The
+ablations of VRLVMix's Table IV leave one part out each, or have the one that the default leaves out, in
+``memorizing`` alone, under asymmetric and heavy symmetric noise.
 Of the rows that a trainer keeps under their label in its last epoch (``labeled_``) it is told how many are
 right, over all and in the worst class, and how much classes differ in size: the paper's Figure 3.
 """
@@ -46,6 +47,10 @@ from published import INN_3
 RESULTS = Path(__file__).parent / "results" / "training.jsonl"
 FILTERED = {"inn_filtered": "INNScorer", "loss_filtered": "SmallLossSelector"}
 TRAINERS = ("dividemix", "josrc", "inn_dividemix", "inn_then_dividemix", "dividemix_25")
+PAIRS_OF_NETS = {
+    "decoupling": "DecouplingClassifier", "co_teaching": "CoTeachingClassifier",
+    "co_teaching_plus": "CoTeachingPlusClassifier", "jocor": "JoCoRClassifier",
+}  # fmt: skip
 VRLVMIX: dict[str, dict[str, Any]] = {
     "vrlvmix": {}, "vrlvmix_no_variation": {"variation": False}, "vrlvmix_no_balance": {"balance": False},
     "vrlvmix_no_scan": {"scan": False}, "vrlvmix_balanced": {"balance": True},
@@ -56,7 +61,7 @@ ABLATED = {
     ("memorizing", "asymmetric", 0.4): ("vrlvmix_no_variation", "vrlvmix_no_balance", "vrlvmix_no_scan"),
     ("memorizing", "symmetric", 0.8): ("vrlvmix_no_variation", "vrlvmix_balanced", "vrlvmix_no_scan"),
 }
-METHODS = ("ce", *FILTERED, *TRAINERS, *VRLVMIX)
+METHODS = ("ce", *FILTERED, *TRAINERS, *VRLVMIX, *PAIRS_OF_NETS)
 REGIMES: dict[str, dict[str, Any]] = {
     "memorizing": {"data": "fashion_mnist", "rows": 4_000, "epochs": 80},
     "short": {"data": "cifar10", "rows": 10_000, "epochs": 30},
@@ -202,28 +207,16 @@ def plain(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
 def robust(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
     """Train by one of the trainers."""
     import noisefilter
-    from noisefilter import DivideMixClassifier, INNScorer
 
-    regime, seed = REGIMES[cell["regime"]], cell["seed"]
+    regime = REGIMES[cell["regime"]]
     prototype = network(cell["regime"], regime["epochs"])
-    common: dict[str, Any] = {"random_state": seed}
+    common: dict[str, Any] = {"random_state": cell["seed"]}
     if prototype is None:
         common["max_epochs"] = regime["epochs"]
-    if cell["regime"] == "imbalanced":
-        common["least_epochs"] = 0  # as in the paper's 300 epochs, guesses are tried
-    if cell["method"] == "josrc":
-        trainer: Any = noisefilter.JoSRCClassifier(prototype, **common)
-    elif cell["method"] == "inn_dividemix":
-        trainer = noisefilter.INNDivideMixClassifier(prototype, **common)
-    elif cell["method"] == "inn_then_dividemix":
-        inn = INNScorer(network(cell["regime"], 30), random_state=seed)
-        trainer = DivideMixClassifier(prototype, filter=inn, **common)
-    elif cell["method"] == "dividemix_25":
-        trainer = DivideMixClassifier(prototype, unlabeled_weight=25.0, ramp_steps=0, **common)
-    elif cell["method"] in VRLVMIX:
-        trainer = noisefilter.VRLVMixClassifier(prototype, **VRLVMIX[cell["method"]], **common)
+    if cell["method"] in PAIRS_OF_NETS:
+        trainer = getattr(noisefilter, PAIRS_OF_NETS[cell["method"]])(prototype, **common)
     else:
-        trainer = DivideMixClassifier(prototype, **common)
+        trainer = semisupervised(cell, prototype, common)
     trainer.fit(X, y, eval_set=test)
     accuracies = [record["test_accuracy"] for record in trainer.history_]
     labeled = getattr(trainer, "labeled_", None)
@@ -231,6 +224,27 @@ def robust(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
         **trainer.eval_report_, "accuracies": accuracies, "verdict": trainer.verdict_,
         "labeled": labeled if labeled is not None and labeled.any() else None,
     }  # fmt: skip
+
+
+def semisupervised(cell: dict[str, Any], prototype: Any, common: dict[str, Any]) -> Any:
+    """Return one of the trainers that guess labels."""
+    import noisefilter
+    from noisefilter import DivideMixClassifier, INNScorer
+
+    if cell["regime"] == "imbalanced":
+        common["least_epochs"] = 0  # as in the paper's 300 epochs, guesses are tried
+    if cell["method"] == "josrc":
+        return noisefilter.JoSRCClassifier(prototype, **common)
+    if cell["method"] == "inn_dividemix":
+        return noisefilter.INNDivideMixClassifier(prototype, **common)
+    if cell["method"] == "inn_then_dividemix":
+        inn = INNScorer(network(cell["regime"], 30), random_state=cell["seed"])
+        return DivideMixClassifier(prototype, filter=inn, **common)
+    if cell["method"] == "dividemix_25":
+        return DivideMixClassifier(prototype, unlabeled_weight=25.0, ramp_steps=0, **common)
+    if cell["method"] in VRLVMIX:
+        return noisefilter.VRLVMixClassifier(prototype, **VRLVMIX[cell["method"]], **common)
+    return DivideMixClassifier(prototype, **common)
 
 
 def done() -> list[dict[str, Any]]:

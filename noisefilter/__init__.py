@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from noisefilter.net import Net
     from noisefilter.noise import plant_noise
     from noisefilter.selfsupervised import SCANClusterer, SimCLR
+    from noisefilter.trainers.co_teaching import CoTeachingClassifier
+    from noisefilter.trainers.co_teaching_plus import CoTeachingPlusClassifier
+    from noisefilter.trainers.decoupling import DecouplingClassifier
     from noisefilter.trainers.dividemix import DivideMixClassifier
     from noisefilter.trainers.inn_dividemix import INNDivideMixClassifier
+    from noisefilter.trainers.jocor import JoCoRClassifier
     from noisefilter.trainers.josrc import JoSRCClassifier
     from noisefilter.trainers.vrlvmix import VRLVMixClassifier
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
@@ -32,11 +36,15 @@ _HOME = {
     "CLEAN": "verdict",
     "ID_NOISE": "verdict",
     "OOD_NOISE": "verdict",
+    "CoTeachingClassifier": "trainers.co_teaching",
+    "CoTeachingPlusClassifier": "trainers.co_teaching_plus",
+    "DecouplingClassifier": "trainers.decoupling",
     "DivideMixClassifier": "trainers.dividemix",
     "FilterSampler": "compose",
     "FilteredClassifier": "compose",
     "INNDivideMixClassifier": "trainers.inn_dividemix",
     "INNScorer": "filters.inn",
+    "JoCoRClassifier": "trainers.jocor",
     "JoSRCClassifier": "trainers.josrc",
     "JoSRCSelector": "filters.josrc",
     "LossVariationSelector": "filters.loss_variation",
@@ -58,11 +66,15 @@ __all__ = [
     "CLEAN",
     "ID_NOISE",
     "OOD_NOISE",
+    "CoTeachingClassifier",
+    "CoTeachingPlusClassifier",
+    "DecouplingClassifier",
     "DivideMixClassifier",
     "FilterSampler",
     "FilteredClassifier",
     "INNDivideMixClassifier",
     "INNScorer",
+    "JoCoRClassifier",
     "JoSRCClassifier",
     "JoSRCSelector",
     "LossVariationSelector",
