@@ -382,7 +382,7 @@ class TwoViewNet(Net):
         if loss is not None:
             loss.backward()
             if watched:
-                named = self.module_.named_parameters()
+                named = list(self.module_.named_parameters())
                 self.notify("on_grad_computed", named_parameters=named, X=x, y=target)
             for name in self._optimizers:
                 getattr(self, name + "_").step()

@@ -681,7 +681,8 @@ class Net(NeuralNetClassifier):
         loss = objective(output)
         loss.backward()
         if watched:
-            self.notify("on_grad_computed", named_parameters=self.module_.named_parameters(), X=x, y=target)
+            named = list(self.module_.named_parameters())
+            self.notify("on_grad_computed", named_parameters=named, X=x, y=target)
         for name in self._optimizers:
             getattr(self, name + "_").step()
         loss, output = loss.detach(), output.detach()
@@ -789,7 +790,7 @@ class Net(NeuralNetClassifier):
     def descend(self, x: Tensor, target: Tensor) -> None:
         """Step down the gradients at hand; callbacks that ask for them are told before."""
         if any(_overrides(cb, "on_grad_computed") for _, cb in self.callbacks_):
-            named = self.module_.named_parameters()
+            named = list(self.module_.named_parameters())  # a generator is empty for the second callback
             self.notify("on_grad_computed", named_parameters=named, X=x, y=target)
         for name in self._optimizers:
             getattr(self, name + "_").step()
