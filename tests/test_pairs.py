@@ -110,7 +110,7 @@ def test_each_network_learns_the_mean_of_its_own_rows():
     by_three = batch.losses[0][first].sum() / 3 + batch.losses[1][second].mean()
     assert floored.loss.item() == pytest.approx(by_three.item(), rel=1e-6)
     none = torch.zeros(0, dtype=torch.int64)
-    assert float(batch.learned(none, none).loss) == 0.0
+    assert batch.learned(none, none).loss.item() == 0.0
 
 
 def test_symmetric_divergence_is_in_nats():
