@@ -102,8 +102,9 @@ class JoCoRClassifier(PairTrainer):
     estimated, or as was given; or more, if in the end so many more labels are contradicted than doubted.
 
     The paper's :math:`\lambda` was chosen for each data set and noise, on its test set. Here it is one
-    number. A large one takes little of the labels, and shortens the steps of SGD by as much; Adam does not
-    mind.
+    number. With SGD, an MLP that learns wrong labels by heart was better with 0.9 than with 0.5, on
+    Fashion-MNIST with 50 % symmetric noise. A large one takes little of the labels, and shortens the steps of
+    SGD by as much; Adam does not mind.
 
     Where noise is asymmetric, JoCoR forgets half of the rate at which classes are flipped; on CIFAR-10, where
     half of the classes are, this is the share of wrong labels, which `noise_rate` is here for any noise.
