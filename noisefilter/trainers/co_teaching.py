@@ -88,8 +88,9 @@ class CoTeachingClassifier(PairTrainer):
     Cost: two forward and backward passes a row and epoch, and two forward for the verdict.
 
     The verdict is made as that of :class:`noisefilter.DivideMixClassifier`: corrected log-odds of the given
-    label in the predictions of both networks, averaged over the last epochs; it flags as many as the warm-up
-    estimated, or as was given; or more, if in the end so many more labels are contradicted than doubted.
+    label in the predictions of both networks, half of them of the warm-up, where there is one, half the mean
+    of all epochs after it; it flags as many as the warm-up estimated, or as was given; or more, if later so
+    many more labels are contradicted than doubted.
 
     The share R(t) is the same in every batch, whatever its rows, and a row is chosen at least. Where noise is
     asymmetric, :math:`\tau` is the share of labels that are wrong, not the rate at which the classes in

@@ -93,8 +93,9 @@ class CoTeachingPlusClassifier(PairTrainer):
     Cost: two forward and backward passes a row and epoch, and two forward for the verdict.
 
     The verdict is made as that of :class:`noisefilter.DivideMixClassifier`: corrected log-odds of the given
-    label in the predictions of both networks, averaged over the last epochs; it flags as many as the warm-up
-    estimated, or as was given; or more, if in the end so many more labels are contradicted than doubted.
+    label in the predictions of both networks, half of them of the warm-up, where there is one, half the mean
+    of all epochs after it; it flags as many as the warm-up estimated, or as was given; or more, if later so
+    many more labels are contradicted than doubted.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels that estimates :math:`\tau`, which the paper takes for known; R(t) |B| is rounded, and a

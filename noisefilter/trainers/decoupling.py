@@ -91,8 +91,9 @@ class DecouplingClassifier(PairTrainer):
     Cost: two forward and backward passes a row and epoch, and two forward for the verdict.
 
     The verdict is made as that of :class:`noisefilter.DivideMixClassifier`: corrected log-odds of the given
-    label in the predictions of both networks, averaged over the last epochs; it flags as many as the warm-up
-    estimated, or as was given; or more, if in the end so many more labels are contradicted than doubted.
+    label in the predictions of both networks, half of them of the warm-up, where there is one, half the mean
+    of all epochs after it; it flags as many as the warm-up estimated, or as was given; or more, if later so
+    many more labels are contradicted than doubted.
 
     Deviations from the paper: a warm-up with planted labels, which ends, and goes back, when they are
     learned, in place of a number of steps; both networks see the same view of a batch, and their predictions

@@ -98,8 +98,9 @@ class JoCoRClassifier(PairTrainer):
     Cost: two forward and backward passes a row and epoch, and two forward for the verdict.
 
     The verdict is made as that of :class:`noisefilter.DivideMixClassifier`: corrected log-odds of the given
-    label in the predictions of both networks, averaged over the last epochs; it flags as many as the warm-up
-    estimated, or as was given; or more, if in the end so many more labels are contradicted than doubted.
+    label in the predictions of both networks, half of them of the warm-up, where there is one, half the mean
+    of all epochs after it; it flags as many as the warm-up estimated, or as was given; or more, if later so
+    many more labels are contradicted than doubted.
 
     The paper's :math:`\lambda` was chosen for each data set and noise, on its test set. Here it is one
     number. With SGD, an MLP that learns wrong labels by heart was better with 0.9 than with 0.5, on
