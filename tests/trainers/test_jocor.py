@@ -80,7 +80,7 @@ def test_classes_are_learned_and_wrong_labels_score_lower(fitted):
     assert model.score(X, truth) > 0.95
     assert clean_auc(model.scores_, y != truth) > 0.95
     assert model.verdict_.estimated_noise_rate == pytest.approx((y != truth).mean(), abs=0.06)
-    assert model.labeled_[:, y == truth].mean() > 0.9 > 0.2 > model.labeled_[:, y != truth].mean()
+    assert model.labeled_[:, y == truth].mean() > 0.75 > 0.3 > model.labeled_[:, y != truth].mean()
     assert np.array_equal(*model.labeled_)
 
 
