@@ -17,8 +17,9 @@ the last, and the mean of the last ten are reported.
 
 ``ce`` is plain cross-entropy with the same network and epochs; ``inn_filtered`` and ``loss_filtered`` are the
 same on the rows that INNScorer or SmallLossSelector keep, which train one such network each to judge by.
-``gce``, ``elr`` and ``m_correction`` are trainers of one network with a robust loss, with their defaults;
-``dividemix``, ``josrc``, ``inn_dividemix`` and ``vrlvmix`` are those that guess labels,
+``gce``, ``elr`` and ``m_correction`` are trainers of one network with a robust loss, ``decoupling``,
+``co_teaching``, ``co_teaching_plus`` and ``jocor`` of two that choose rows of every batch, ``dividemix``,
+``josrc``, ``inn_dividemix`` and ``vrlvmix`` those that guess labels, all with their defaults.
 ``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
 code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, or have the one that
 the default leaves out, in ``memorizing`` alone, under asymmetric and heavy symmetric noise.
@@ -52,6 +53,10 @@ TRAINERS = {
     "dividemix_25": "DivideMixClassifier",
 }  # fmt: skip
 SINGLE = {"gce": "GCEClassifier", "elr": "ELRClassifier", "m_correction": "MCorrectionClassifier"}
+PAIRS_OF_NETS = {
+    "decoupling": "DecouplingClassifier", "co_teaching": "CoTeachingClassifier",
+    "co_teaching_plus": "CoTeachingPlusClassifier", "jocor": "JoCoRClassifier",
+}  # fmt: skip
 VRLVMIX: dict[str, dict[str, Any]] = {
     "vrlvmix": {}, "vrlvmix_no_variation": {"variation": False}, "vrlvmix_no_balance": {"balance": False},
     "vrlvmix_no_scan": {"scan": False}, "vrlvmix_balanced": {"balance": True},
@@ -62,9 +67,10 @@ ABLATED = {
     ("memorizing", "asymmetric", 0.4): ("vrlvmix_no_variation", "vrlvmix_no_balance", "vrlvmix_no_scan"),
     ("memorizing", "symmetric", 0.8): ("vrlvmix_no_variation", "vrlvmix_balanced", "vrlvmix_no_scan"),
 }
-CLASSES = SINGLE | TRAINERS | dict.fromkeys(VRLVMIX, "VRLVMixClassifier")
+SIMPLE = SINGLE | PAIRS_OF_NETS  # which guess no labels
+CLASSES = SIMPLE | TRAINERS | dict.fromkeys(VRLVMIX, "VRLVMixClassifier")
 SETTINGS: dict[str, dict[str, Any]] = {**VRLVMIX, "dividemix_25": {"unlabeled_weight": 25.0, "ramp_steps": 0}}
-METHODS = ("ce", *FILTERED, *SINGLE, *TRAINERS, *VRLVMIX)
+METHODS = ("ce", *FILTERED, *SIMPLE, *TRAINERS, *VRLVMIX)
 REGIMES: dict[str, dict[str, Any]] = {
     "memorizing": {"data": "fashion_mnist", "rows": 4_000, "epochs": 80},
     "short": {"data": "cifar10", "rows": 10_000, "epochs": 30},
@@ -216,7 +222,7 @@ def made(cell: dict[str, Any]) -> Any:
     settings = {"random_state": seed} | SETTINGS.get(method, {})
     if prototype is None:
         settings["max_epochs"] = regime["epochs"]
-    if cell["regime"] == "imbalanced" and method not in SINGLE:
+    if cell["regime"] == "imbalanced" and method not in SIMPLE:
         settings["least_epochs"] = 0  # as in the paper's 300 epochs, guesses are tried
     if method == "inn_then_dividemix":
         settings["filter"] = noisefilter.INNScorer(network(cell["regime"], 30), random_state=seed)

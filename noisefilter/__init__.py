@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from noisefilter.noise import plant_noise
     from noisefilter.persistence import load, save
     from noisefilter.selfsupervised import SCANClusterer, SimCLR
+    from noisefilter.trainers.co_teaching import CoTeachingClassifier
+    from noisefilter.trainers.co_teaching_plus import CoTeachingPlusClassifier
+    from noisefilter.trainers.decoupling import DecouplingClassifier
     from noisefilter.trainers.dividemix import DivideMixClassifier
     from noisefilter.trainers.elr import ELRClassifier
     from noisefilter.trainers.gce import GCEClassifier
     from noisefilter.trainers.inn_dividemix import INNDivideMixClassifier
+    from noisefilter.trainers.jocor import JoCoRClassifier
     from noisefilter.trainers.josrc import JoSRCClassifier
     from noisefilter.trainers.m_correction import MCorrectionClassifier
     from noisefilter.trainers.vrlvmix import VRLVMixClassifier
@@ -46,6 +50,9 @@ _HOME = {
     "CLEAN": "verdict",
     "ConfidencePenaltyLoss": "criteria",
     "ConfidentLearningSelector": "filters.confident_learning",
+    "CoTeachingClassifier": "trainers.co_teaching",
+    "CoTeachingPlusClassifier": "trainers.co_teaching_plus",
+    "DecouplingClassifier": "trainers.decoupling",
     "DivideMixClassifier": "trainers.dividemix",
     "ELRClassifier": "trainers.elr",
     "ELRLoss": "criteria",
@@ -58,6 +65,7 @@ _HOME = {
     "INNDivideMixClassifier": "trainers.inn_dividemix",
     "INNScorer": "filters.inn",
     "IndexedDataset": "criteria",
+    "JoCoRClassifier": "trainers.jocor",
     "JoSRCClassifier": "trainers.josrc",
     "JoSRCSelector": "filters.josrc",
     "LossVariationSelector": "filters.loss_variation",
@@ -85,8 +93,11 @@ __all__ = [
     "CLEAN",
     "ID_NOISE",
     "OOD_NOISE",
+    "CoTeachingClassifier",
+    "CoTeachingPlusClassifier",
     "ConfidencePenaltyLoss",
     "ConfidentLearningSelector",
+    "DecouplingClassifier",
     "DivideMixClassifier",
     "ELRClassifier",
     "ELRLoss",
@@ -98,6 +109,7 @@ __all__ = [
     "INNDivideMixClassifier",
     "INNScorer",
     "IndexedDataset",
+    "JoCoRClassifier",
     "JoSRCClassifier",
     "JoSRCSelector",
     "LossVariationSelector",

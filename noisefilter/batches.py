@@ -18,7 +18,8 @@ from torch import Tensor
 
 from noisefilter.errors import InputError, ParameterError
 
-_Given, _Returned = ParamSpec("_Given"), TypeVar("_Returned")
+_Given = ParamSpec("_Given")
+_Returned = TypeVar("_Returned")
 
 _BLOCK_ROWS, _BLOCK_VALUES = 4096, 2**20
 _SMALLEST_BATCH = 8  # batch normalization on fewer rows does more harm than good
@@ -192,7 +193,7 @@ def within_memory(
     """
 
     @wraps(method)
-    def call(self: Any, *args: _Given.args, **kwargs: _Given.kwargs) -> _Returned:
+    def call(self: Any, /, *args: _Given.args, **kwargs: _Given.kwargs) -> _Returned:
         try:
             return method(self, *args, **kwargs)
         except torch.OutOfMemoryError as error:

@@ -382,7 +382,7 @@ class TwoViewNet(Net):
         if loss is not None:
             loss.backward()
             if watched:
-                named = self.module_.named_parameters()
+                named = list(self.module_.named_parameters())
                 self.notify("on_grad_computed", named_parameters=named, X=x, y=target)
             for name in self._optimizers:
                 getattr(self, name + "_").step()
@@ -490,7 +490,7 @@ def _state(module: nn.Module) -> list[Tensor]:
 
 
 class AdamDecay(Callback):
-    """The schedule of Jo-SRC's official code for Adam.
+    """The schedule of the official codes of Jo-SRC and JoCoR for Adam.
 
     After 80 of 200 epochs its first beta falls to 0.1 at once, and its rate begins to fall to zero in
     a straight line.
@@ -514,9 +514,10 @@ class AdamDecay(Callback):
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Set learning rate and beta."""
         start = self.start * net.max_epochs
-        if net.epoch_ >= start:
+        epoch = len(net.history) - 1  # that of now is in it
+        if epoch >= start:
             for group in net.optimizer_.param_groups:
-                group["lr"] = self.lr_ * (net.max_epochs - net.epoch_) / (net.max_epochs - start)
+                group["lr"] = self.lr_ * (net.max_epochs - epoch) / (net.max_epochs - start)
                 group["betas"] = (self.late_beta, group["betas"][1])
 
 
@@ -541,8 +542,13 @@ def two_view_net(net: Net, optimizer: str, settings: dict[str, Any]) -> TwoViewN
     """
     parameters = net.get_params(deep=False)
     if optimizer == "adam":
-        parameters = {name: v for name, v in parameters.items() if not name.startswith("optimizer")}
-        callbacks = parameters["callbacks"] if isinstance(parameters["callbacks"], list | tuple) else []
-        callbacks = [*callbacks, ("adam_decay", AdamDecay())]
-        parameters |= {"optimizer": torch.optim.Adam, "lr_drops": (), "callbacks": callbacks}
+        parameters = with_adam(parameters)
     return TwoViewNet(**parameters, **settings)
+
+
+def with_adam(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a net with Adam and :class:`AdamDecay` in place of its own optimizer."""
+    parameters = {name: value for name, value in parameters.items() if not name.startswith("optimizer")}
+    callbacks = parameters["callbacks"] if isinstance(parameters["callbacks"], list | tuple) else []
+    callbacks = [*callbacks, ("adam_decay", AdamDecay())]
+    return parameters | {"optimizer": torch.optim.Adam, "lr_drops": (), "callbacks": callbacks}

@@ -28,6 +28,7 @@ __all__ = [
     "soft_cross_entropy",
     "softened",
     "symmetric_cross_entropy",
+    "symmetric_kl",
     "two_view_cross_entropy",
     "uniform_penalty",
 ]
@@ -72,7 +73,15 @@ def two_view_cross_entropy(first: Tensor, second: Tensor, targets: Tensor) -> Te
 
 def consistency(first: Tensor, second: Tensor) -> Tensor:
     """Return KL(p || p') + KL(p' || p) of two views in bits, (b,): the terms of Eq. (9) of Jo-SRC."""
-    return ((first.exp() - second.exp()) * (first - second)).sum(1) / math.log(2)
+    return symmetric_kl(first, second) / math.log(2)
+
+
+def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
+    """Return KL(p || p') + KL(p' || p) in nats, (b,), of log-probabilities (b, K).
+
+    The contrastive loss of JoCoR, which calls it L_con (Wei et al., CVPR 2020).
+    """
+    return ((first.exp() - second.exp()) * (first - second)).sum(1)
 
 
 def josrc_loss(

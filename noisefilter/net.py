@@ -711,7 +711,8 @@ class Net(NeuralNetClassifier):
         loss = objective(output)
         loss.backward()
         if watched:
-            self.notify("on_grad_computed", named_parameters=self.module_.named_parameters(), X=x, y=target)
+            named = list(self.module_.named_parameters())
+            self.notify("on_grad_computed", named_parameters=named, X=x, y=target)
         for name in self._optimizers:
             getattr(self, name + "_").step()
         loss, output = loss.detach(), output.detach()
@@ -816,6 +817,19 @@ class Net(NeuralNetClassifier):
             return torch.cuda.is_bf16_supported(including_emulation=False)
         wanted = getattr(self.module_, "cpu_bfloat16", False) and torch.backends.mkldnn.is_available()
         return bool(wanted and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+    def zero_gradients(self) -> None:
+        """Forget the gradients of the step before."""
+        for name in self._optimizers:
+            getattr(self, name + "_").zero_grad(set_to_none=True)
+
+    def descend(self, x: Tensor, target: Tensor) -> None:
+        """Step down the gradients at hand; callbacks that ask for them are told before."""
+        if any(_overrides(cb, "on_grad_computed") for _, cb in self.callbacks_):
+            named = list(self.module_.named_parameters())  # a generator is empty for the second callback
+            self.notify("on_grad_computed", named_parameters=named, X=x, y=target)
+        for name in self._optimizers:
+            getattr(self, name + "_").step()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from noisefilter import losses
@@ -475,8 +474,7 @@ def _update(
     row_weights: Tensor | None,
 ) -> Tensor:
     """Update once; returns the loss and its three parts, (4,)."""
-    for name in net._optimizers:
-        getattr(net, name + "_").zero_grad(set_to_none=True)
+    net.zero_gradients()
     log_probs = net.log_probs(net.outputs(x, net._half_training()))
     both = log_probs.unflatten(0, (2, -1))  # twice the same rows, labeled ones first
     wanted = targets.unflatten(0, (2, -1))
@@ -491,10 +489,7 @@ def _update(
     uneven = losses.uniform_penalty(log_probs)
     loss = fit + weight * guess + penalty * uneven
     loss.backward()
-    if any(type(cb).on_grad_computed is not Callback.on_grad_computed for _, cb in net.callbacks_):
-        net.notify("on_grad_computed", named_parameters=net.module_.named_parameters(), X=x, y=targets)
-    for name in net._optimizers:
-        getattr(net, name + "_").step()
+    net.descend(x, targets)
     return torch.stack([loss, fit, guess, uneven]).detach()
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from noisefilter import estimates
 from noisefilter.batches import Rows
-from noisefilter.cotraining import REMEMBERED, judged_by, rate_of
 from noisefilter.criteria import IndexedLoss, RobustLoss
 from noisefilter.errors import ParameterError
 from noisefilter.models import NetModel
@@ -24,6 +23,7 @@ from noisefilter.net import Net, check_finite_outputs
 from noisefilter.progress import Progress
 from noisefilter.semisupervised import TRAINED
 from noisefilter.states import behind, named
+from noisefilter.twonets import REMEMBERED, judged_by, rate_of
 from noisefilter.verdict import Judged, Verdict
 from noisefilter.weights import network_state
 
@@ -225,7 +225,7 @@ class SingleTraining(SingleTrained):
         return rate_of(self.seen_probs(), self.codes, self.probe_rows, self.probe_codes)
 
     def judged(self) -> Judged:
-        """Judge the rows by the averaged predictions: :func:`noisefilter.cotraining.judged_by`."""
+        """Judge the rows by the averaged predictions: :func:`noisefilter.twonets.judged_by`."""
         return judged_by(self.seen_probs(), self.codes, self.estimated_rate())
 
     # -- checkpoints ------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ from torch import nn
 
 from noisefilter import ELRClassifier, GCEClassifier, GCELoss, MCorrectionClassifier, Net, SmallLossSelector
 from noisefilter.batches import ArrayRows
-from noisefilter.cotraining import judged_by, rate_of
 from noisefilter.errors import InputTypeError, ParameterError
 from noisefilter.net import derived_seed
 from noisefilter.networks import MLP
 from noisefilter.progress import Progress
 from noisefilter.single import SingleTraining, with_criterion
+from noisefilter.twonets import judged_by, rate_of
 
 every = pytest.mark.parametrize(
     "kind", [GCEClassifier, ELRClassifier, MCorrectionClassifier], ids=lambda kind: kind.__name__

@@ -13,19 +13,19 @@ from noisefilter import splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
-from noisefilter.cotraining import CoTrained, CoTraining, Division, two_nets
+from noisefilter.cotraining import CoTraining, Division
 from noisefilter.errors import ParameterError
 from noisefilter.mixtures import mixture_with_separation
 from noisefilter.networks import PreActResNet18
 from noisefilter.semisupervised import floored
 from noisefilter.trained import check_drops, log_odds, planted_before
 from noisefilter.trainer import BaseTrainer
+from noisefilter.twonets import CoTrained, longest_warmup, two_nets
 from noisefilter.verdict import Verdict
 from noisefilter.weights import Place
 
 __all__ = ["DivideMixClassifier"]
 
-_WARMUP_STEPS = 1_500
 _RAMP_STEPS = 8_000
 _HEAVY, _HEAVY_EPOCHS = 0.85, 5  # from this published rate on, losses of so many epochs are averaged
 _PUBLISHED_CLASSES, _MANY_CLASSES = 10, 20
@@ -320,8 +320,7 @@ class DivideMixClassifier(BaseTrainer):
     def _n_warmup(self, net: Any, n: int) -> int:
         if self.warmup_epochs is not None:
             return min(self.warmup_epochs, net.max_epochs)
-        steps = net.steps_of_epoch(n)
-        return min(max(10, -(-_WARMUP_STEPS // steps)), max(1, 2 * net.max_epochs // 3))
+        return longest_warmup(net, n)
 
     def _answering(self, tensors: Mapping[str, Any], rest: Mapping[str, Any], place: Place) -> CoTrained:
         return CoTrained.from_answers(tensors, rest, len(self.verdict_), place)

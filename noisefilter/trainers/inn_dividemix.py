@@ -16,7 +16,7 @@ from noisefilter import estimates, scores, splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS, LEAST_STEPS, Budget
-from noisefilter.cotraining import CoTrained, CoTraining, Division, two_nets
+from noisefilter.cotraining import CoTraining, Division
 from noisefilter.errors import ParameterError
 from noisefilter.filters.inn import INNScorer
 from noisefilter.mixtures import mixture_with_separation
@@ -29,6 +29,7 @@ from noisefilter.semisupervised import floored
 from noisefilter.trained import check_drops, evaluated, learned_codes
 from noisefilter.trainer import BaseTrainer
 from noisefilter.trainers.dividemix import check_mixmatch, preset_weight
+from noisefilter.twonets import CoTrained, given_rate, two_nets
 from noisefilter.verdict import Verdict
 from noisefilter.weights import Place
 
@@ -447,7 +448,7 @@ class _INNDivideMix(CoTraining):
         Returns what the record of the first epoch is to say of it.
         """
         if self.given is not None:
-            self.rate = self._given_rate(self.given)
+            self.rate = given_rate(self.given)
             proba = self.given.clean_proba
             rejected = np.zeros(len(self.codes)) if proba is None else np.minimum(proba, self.clean_threshold)
             division = self._with_labels(np.where(self.given.clean_mask, 1.0, rejected))
@@ -469,10 +470,6 @@ class _INNDivideMix(CoTraining):
         first, second = (self._with_labels(self._by_scores(each.scores).clean_proba) for each in found)
         self.kept = first, second
         return record
-
-    def _given_rate(self, given: Verdict) -> float:
-        rate = given.estimated_noise_rate
-        return float(rate if np.isfinite(rate) else np.mean(~given.clean_mask))
 
     def _first_scores(self, seed: int) -> _FirstScores:
         """Train INN's networks on all rows; returns what they tell."""

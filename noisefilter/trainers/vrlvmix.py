@@ -15,7 +15,7 @@ from noisefilter.balance import Mixing, class_weights, mixing_plan, supplement
 from noisefilter.base import check_number
 from noisefilter.batches import Rows, count_batches
 from noisefilter.budgets import LEAST_EPOCHS
-from noisefilter.cotraining import CoTraining, Division, pushed, together
+from noisefilter.cotraining import CoTraining, Division, pushed
 from noisefilter.errors import ParameterError
 from noisefilter.net import Net, derived_seed
 from noisefilter.networks import PreActResNet18
@@ -34,6 +34,7 @@ from noisefilter.pretrain import (
 from noisefilter.progress import Progress
 from noisefilter.trained import check_at_least_1, check_positive
 from noisefilter.trainers.dividemix import DivideMixClassifier, _DivideMix, as_published_rate
+from noisefilter.twonets import together
 from noisefilter.variation import (
     BETA_RULES,
     adapted,
@@ -522,9 +523,9 @@ class _VRLVMix(_DivideMix):
 
     # -- lines 5 to 21: what both networks believe ------------------------------------------------
 
-    def _mixmatch(self, epoch: int, bar: Progress) -> dict[str, Any]:
+    def _learn_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         self.selected = self._selection() if self._held_verdict() is None else None
-        record = super()._mixmatch(epoch, bar)
+        record = super()._learn_epoch(epoch, bar)
         if self.selected is None:
             return record | {"branch": "verdict given"}
         if self._scans():

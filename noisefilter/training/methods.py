@@ -13,7 +13,11 @@ __all__ = ["FILTERS", "METHODS", "check_methods", "made"]
 # Named, not imported: torch takes seconds to load, and bad input is told before.
 _TRAINERS = {
     "dividemix": ("dividemix", "DivideMixClassifier"),
+    "co_teaching": ("co_teaching", "CoTeachingClassifier"),
+    "co_teaching_plus": ("co_teaching_plus", "CoTeachingPlusClassifier"),
+    "decoupling": ("decoupling", "DecouplingClassifier"),
     "inn_dividemix": ("inn_dividemix", "INNDivideMixClassifier"),
+    "jocor": ("jocor", "JoCoRClassifier"),
     "josrc": ("josrc", "JoSRCClassifier"),
     "vrlvmix": ("vrlvmix", "VRLVMixClassifier"),
 }

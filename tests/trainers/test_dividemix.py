@@ -27,11 +27,12 @@ from noisefilter import (
     splits,
 )
 from noisefilter.batches import ArrayRows
-from noisefilter.cotraining import Division, together, two_nets
+from noisefilter.cotraining import Division
 from noisefilter.errors import InputTypeError, ParameterError
 from noisefilter.metrics import clean_auc
 from noisefilter.networks import MLP
 from noisefilter.trainers.dividemix import _DivideMix
+from noisefilter.twonets import together, two_nets
 
 
 @pytest.fixture(autouse=True, scope="module")
