@@ -463,7 +463,6 @@ def test_too_many_outputs(kind):
         ([("clip", GradientNormClipping(1.0))], {"callbacks__clip": EarlyStopping()}, "EarlyStopping"),
         ([("own", type("OwnClipping", (GradientNormClipping,), {})())], {}, "OwnClipping"),
     ],
-    ids=str,
 )
 def test_a_callback_that_may_remember_something_is_named(callbacks, later, name):
     assert remembering_callback(prototype(callbacks=callbacks, **later)) == name

@@ -231,7 +231,6 @@ def test_published_settings_find_wrong_labels(blobs):
         },
         {"random_state": np.random.RandomState(0)},
     ],
-    ids=str,
 )
 def test_every_choice_finds_the_wrong_labels(blobs, parameters):
     scorer = INNScorer(**{"max_epochs": 10, "random_state": 0} | parameters).fit(blobs.X, blobs.y)

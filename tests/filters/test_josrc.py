@@ -298,7 +298,6 @@ def test_published_settings_reach_the_training():
         {"network": Small, "max_epochs": 20},
         {"random_state": np.random.RandomState(0)},
     ],
-    ids=str,
 )
 def test_every_choice_finds_the_wrong_labels(blobs, parameters):
     selector = JoSRCSelector(**{"max_epochs": 10, "random_state": 0} | parameters).fit(blobs.X, blobs.y)
