@@ -87,6 +87,7 @@ PUBLISHED = {
     for pair, found in zip(PAIRS, INN_3.values(), strict=True)
 }
 NAMES = ("regime", "noise", "rate", "seed", "method")
+OF_VERDICTS = ("auc", "estimated_noise_rate")
 
 
 def planted(folder: Path, cell: dict[str, Any]) -> tuple[Any, ...]:
@@ -242,8 +243,14 @@ def robust(cell: dict[str, Any], X: Any, y: Any, test: Any) -> dict[str, Any]:
 
 
 def done() -> list[dict[str, Any]]:
-    """Read the results that are there."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    """Read the results that are there, of each cell the newest."""
+    found = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return list({tuple(record[name] for name in NAMES): record for record in found}.values())
+
+
+def is_whole(record: dict[str, Any]) -> bool:
+    """Whether a cell need not be run again: a verdict is left out of records older than its rule."""
+    return record["method"] == "ce" or "auc" in record
 
 
 def tables() -> str:
@@ -258,10 +265,17 @@ def table() -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for head, mine in told():
-        names = ("best", "last", "last_10", "auc", "estimated_noise_rate")
-        shown = " | ".join(f"{mean(mine, name):.3f}" if name in mine[0] else "" for name in names)
+        shown = " | ".join(_mean_of(mine, name) for name in ("best", "last", "last_10", *OF_VERDICTS))
         lines.append(f"{head} {shown} | {mean(mine, 'cpu_seconds'):.0f} |")
     return "\n".join(lines)
+
+
+def _mean_of(records: list[dict[str, Any]], name: str) -> str:
+    """Show a mean, and of how many seeds it is where some have no such number."""
+    known = [record for record in records if name in record]
+    if not known:
+        return ""
+    return f"{mean(known, name):.3f}" + (f" ({len(known)})" if len(known) < len(records) else "")
 
 
 def told(name: str = "last") -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -349,7 +363,7 @@ def main() -> None:
 
 def run_missing(args: argparse.Namespace) -> None:
     """Run every cell that has no result, a process each, one after the other."""
-    there = {tuple(record[name] for name in NAMES) for record in done()}
+    there = {tuple(record[name] for name in NAMES) for record in done() if is_whole(record)}
     cells = [
         (seed, regime, noise, rate, method)
         for seed, regime in product(args.seeds, args.regimes)

@@ -151,7 +151,7 @@ class DivideMixClassifier(BaseTrainer):
     The verdict does not follow the last division, which on clean data divides all the same. Its scores are
     corrected log-odds of the given label (:func:`noisefilter.estimates.corrected_log_odds`) in the
     predictions of both networks, half of them of the warm-up, half the mean of all epochs after it. (Where
-    networks memorize, AUC rose so by 0.015 to 0.05 over predictions of the last epochs, in all three kinds of
+    networks memorize, AUC rose so by 0.01 to 0.05 over predictions of the last epochs, in all three kinds of
     noise.) It flags as many as the networks contradicted beyond their doubt, and the planted labels said, at
     the end of the warm-up, or as the filter before said; or more, if later so many more labels are
     contradicted than doubted.
