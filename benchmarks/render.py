@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import audit
+import confident
 import epoch
 import filters
 import growth
@@ -193,6 +194,11 @@ def papers_tables() -> str:
     return papers.tables() + (f"\n\n{machine(every(records))}" if records else "")
 
 
+def given_probabilities() -> str:
+    """Confident learning beside cleanlab, on probabilities that are there."""
+    return resumed(confident)
+
+
 def growing() -> str:
     """Time and memory against rows and classes."""
     return resumed(growth)
@@ -217,7 +223,7 @@ SECTIONS = {
     "audit-short": audit_short, "audit": audit_full, "speed": speed, "memorizing": memorizing,
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
-    "throughput": rows_a_second, "growth": growing,
+    "throughput": rows_a_second, "growth": growing, "confident": given_probabilities,
     "pretrain": without_labels, "training": trainers, "papers": papers_tables,
 }  # fmt: skip
 

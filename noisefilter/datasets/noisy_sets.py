@@ -25,7 +25,10 @@ from noisefilter.errors import InputError, ParameterError
 __all__ = ["ListedStore", "load_cifar_n", "load_clothing1m", "load_food101n", "load_webvision"]
 
 _CIFAR_N = {
-    "cifar10": ("CIFAR-10_human.pt", ("worse_label", "aggre_label", "random_label1", "random_label2", "random_label3")),
+    "cifar10": (
+        "CIFAR-10_human.pt",
+        ("worse_label", "aggre_label", "random_label1", "random_label2", "random_label3"),
+    ),
     "cifar100": ("CIFAR-100_human.pt", ("noisy_label",)),
 }  # fmt: skip
 _PARTS = ("noisy_train", "labeled_twice", "clean_train", "clean_val", "clean_test")
@@ -75,7 +78,7 @@ class ListedStore(FolderStore):
     def _read_labels(self, rows: NDArray[np.intp], left_out: Sequence[str]) -> NDArray[Any]:
         return np.asarray(self.labels[rows])
 
-    def load(self, **options: Any) -> Source:  # type: ignore[override]
+    def load(self, **options: Any) -> Source:
         """Decode the images, or leave them where they are; see `load_image_folder`."""
         source = super().load(**options)
         truth = None if self.truth is None else self.truth[source.rows]
@@ -169,8 +172,8 @@ def _arrays(path: Path, keys: Iterable[str], n: int, n_classes: int) -> dict[str
             or not 0 <= value.min() <= value.max() < n_classes
         ):
             raise InputError(
-                f"{key} in {str(path)!r} must be {n:,} numbers from 0 to {n_classes - 1}, got {value.dtype} of "
-                f"shape {value.shape}."
+                f"{key} in {str(path)!r} must be {n:,} numbers from 0 to {n_classes - 1}, got {value.dtype} "
+                f"of shape {value.shape}."
             )
     return {key: value.astype(np.int64) for key, value in codes.items()}
 
@@ -188,13 +191,13 @@ class _ArrayUnpickler(pickle.Unpickler):
 def load_clothing1m(root: str | os.PathLike[str], part: str = "noisy_train", **options: Any) -> Source:
     """Load Clothing1M: a million photos of 14 kinds of clothes, labeled by words in their surroundings.
 
-    Where from: on request from its authors, for research, see https://github.com/Cysu/noisy_label. About 38 %
-    of the labels are wrong. A part of the photos was labeled by hand as well.
+    Where from: on request from its authors, for research, see https://github.com/Cysu/noisy_label. About
+    38 % of the labels are wrong. A part of the photos was labeled by hand as well.
 
     Expected in the folder: ``category_names_eng.txt``; ``noisy_label_kv.txt`` and ``clean_label_kv.txt``,
     lines of a key and a class number; ``noisy_train_key_list.txt``, ``clean_train_key_list.txt``,
-    ``clean_val_key_list.txt`` and ``clean_test_key_list.txt``, keys such as ``images/0/00/123.jpg``, which are
-    the paths of the photos below the folder.
+    ``clean_val_key_list.txt`` and ``clean_test_key_list.txt``, keys such as ``images/0/00/123.jpg``, which
+    are the paths of the photos below the folder.
 
     Parameters
     ----------
@@ -278,8 +281,8 @@ def load_food101n(root: str | os.PathLike[str], **options: Any) -> Source:
 
     References
     ----------
-    K.-H. Lee, X. He, L. Zhang and L. Yang, "CleanNet: transfer learning for scalable image classifier training
-    with label noise", CVPR 2018, arXiv:1711.07131.
+    K.-H. Lee, X. He, L. Zhang and L. Yang, "CleanNet: transfer learning for scalable image classifier
+    training with label noise", CVPR 2018, arXiv:1711.07131.
     """
     title = "Food-101N"
     keys = _lines(root, "meta/imagelist.tsv", title)[1:]
@@ -344,9 +347,9 @@ def load_webvision(
 
     References
     ----------
-    W. Li, L. Wang, W. Li, E. Agustsson and L. Van Gool, "WebVision database: visual learning and understanding
-    from web data", arXiv:1708.02862, 2017. The first 50 classes: L. Jiang et al., "MentorNet", ICML 2018,
-    arXiv:1712.05055.
+    W. Li, L. Wang, W. Li, E. Agustsson and L. Van Gool, "WebVision database: visual learning and
+    understanding from web data", arXiv:1708.02862, 2017. The first 50 classes: L. Jiang et al., "MentorNet",
+    ICML 2018, arXiv:1712.05055.
     """
     lists = {part: [part] for part in ("train_google", "train_flickr", "val")}
     lists["train"] = ["train_google", "train_flickr"]
@@ -375,7 +378,8 @@ def _file(root: str | os.PathLike[str], name: str, title: str) -> Path:
     path = Path(root) / name
     if not path.is_file():
         raise InputError(
-            f"root must be a folder with {title} as it was published, got {str(root)!r}, which has no {name!r}."
+            f"root must be a folder with {title} as it was published, got {str(root)!r}, which has no "
+            f"{name!r}."
         )
     return path
 
@@ -408,7 +412,8 @@ def _numbered(root: str | os.PathLike[str], name: str, title: str, n_classes: in
     for key, value in _pairs(root, name, title):
         if not value.isascii() or not value.isdigit() or int(value) >= n_classes:
             raise InputError(
-                f"{name} in {str(root)!r} must number classes from 0 to {n_classes - 1}, got {value!r} for {key!r}."
+                f"{name} in {str(root)!r} must number classes from 0 to {n_classes - 1}, got {value!r} for "
+                f"{key!r}."
             )
         found[key] = int(value)
     return found

@@ -80,20 +80,20 @@ def test_a_label_file_runs_nothing(cifar, tmp_path):
 
     for payload in (Evil(), {"clean_label": CLEAN, "worse_label": Evil()}):
         label_file(tmp_path, payload=payload)
-        with pytest.raises(InputError, match="must be the label file as published, .* names .*print"):
+        with pytest.raises(InputError, match=r"must be the label file as published, .* names .*print"):
             load_cifar_n(tmp_path)
 
 
 def test_wrong_label_files_are_one_sentence(cifar, tmp_path):
     with pytest.raises(InputError, match=r"CIFAR10N as it was published, .* has no 'CIFAR-10_human.pt'"):
         load_cifar_n(tmp_path)
-    with pytest.raises(InputError, match="label_file must be a file, got .* does not exist"):
+    with pytest.raises(InputError, match=r"label_file must be a file, got .* does not exist"):
         load_cifar_n(tmp_path, label_file=tmp_path / "labels.pt")
     (tmp_path / "CIFAR-10_human.pt").write_bytes(b"no zip")
-    with pytest.raises(InputError, match="must be the label file as published, got an error: BadZipFile"):
+    with pytest.raises(InputError, match=r"must be the label file as published, got an error: BadZipFile"):
         load_cifar_n(tmp_path)
     label_file(tmp_path, clean_label=CLEAN)
-    with pytest.raises(InputError, match="got an error: KeyError: 'worse_label'"):
+    with pytest.raises(InputError, match=r"got an error: KeyError: 'worse_label'"):
         load_cifar_n(tmp_path)
     label_file(tmp_path, clean_label=CLEAN, worse_label=WORSE[:5])
     with pytest.raises(
@@ -102,12 +102,12 @@ def test_wrong_label_files_are_one_sentence(cifar, tmp_path):
         load_cifar_n(tmp_path)
     label_file(tmp_path, clean_label=CLEAN[::-1].copy(), worse_label=WORSE)
     with pytest.raises(
-        InputError, match="clean_label in .* must be the labels of torchvision's cifar10, image by"
+        InputError, match=r"clean_label in .* must be the labels of torchvision's cifar10, image by"
     ):
         load_cifar_n(tmp_path)
-    with pytest.raises(ParameterError, match="labels must be one of .* for cifar10, got 'worst'"):
+    with pytest.raises(ParameterError, match=r"labels must be one of .* for cifar10, got 'worst'"):
         load_cifar_n(tmp_path, labels="worst")
-    with pytest.raises(ParameterError, match="name must be 'cifar10' or 'cifar100', got 'mnist'"):
+    with pytest.raises(ParameterError, match=r"name must be 'cifar10' or 'cifar100', got 'mnist'"):
         load_cifar_n(tmp_path, "mnist")
 
 
@@ -153,33 +153,33 @@ def test_what_clothing1m_lacks_is_named(clothes):
         load_clothing1m(clothes, "train")
     written(clothes, {"noisy_label_kv.txt": ["images/0/02/2,1.jpg 2"]})
     with pytest.raises(
-        InputError, match="a label for every key in noisy_train_key_list.txt, got none for 'images/0/00"
+        InputError, match=r"a label for every key in noisy_train_key_list.txt, got none for 'images/0/00"
     ):
         load_clothing1m(clothes)
     written(clothes, {"noisy_label_kv.txt": ["images/0/02/2,1.jpg 3"]})
-    with pytest.raises(InputError, match="must number classes from 0 to 2, got '3' for 'images"):
+    with pytest.raises(InputError, match=r"must number classes from 0 to 2, got '3' for 'images"):
         load_clothing1m(clothes)
     written(clothes, {"noisy_label_kv.txt": ["images/0/02/2,1.jpg"]})
-    with pytest.raises(InputError, match="must have two columns, got the line 'images"):
+    with pytest.raises(InputError, match=r"must have two columns, got the line 'images"):
         load_clothing1m(clothes)
     (clothes / "noisy_label_kv.txt").unlink()
     with pytest.raises(
-        InputError, match="Clothing1M as it was published, got .* has no 'noisy_label_kv.txt'"
+        InputError, match=r"Clothing1M as it was published, got .* has no 'noisy_label_kv.txt'"
     ):
         load_clothing1m(clothes)
     (clothes / "category_names_eng.txt").write_text("\n")
-    with pytest.raises(InputError, match="category_names_eng.txt in .* must have lines, got an empty file"):
+    with pytest.raises(InputError, match=r"category_names_eng.txt in .* must have lines, got an empty file"):
         load_clothing1m(clothes)
 
 
 def test_photos_that_are_missing_are_counted(clothes):
     (clothes / "images/0/00/0,1.jpg").unlink()
-    with pytest.raises(InputError, match="must be readable, got 1 of 3 that are not: 'images/0/00/0,1.jpg'"):
+    with pytest.raises(InputError, match=r"must be readable, got 1 of 3 that are not: 'images/0/00/0,1.jpg'"):
         load_clothing1m(clothes)
     source = load_clothing1m(clothes, skip_unreadable=True)
     assert source.y.tolist() == ["Knitwear", "Shirt"] and source.left_out == ["images/0/00/0,1.jpg"]
     streamed = load_clothing1m(clothes, stream=True)
-    with pytest.raises(InputError, match="must be readable, got 'images/0/00/0,1.jpg', which is not"):
+    with pytest.raises(InputError, match=r"must be readable, got 'images/0/00/0,1.jpg', which is not"):
         streamed.X[1]
 
 
@@ -206,10 +206,12 @@ def test_food101n_says_which_labels_were_verified(food):
     assert source.left_out == ["meta/verified_train.tsv: ramen/a.jpg is not in imagelist.tsv"]
     assert source.take(np.array([1, 3])).verified.tolist() == [0, 1]
     written(food, {"meta/verified_val.tsv": ["class_name/key\tverification_label", "ramen/c.jpg\tyes"]})
-    with pytest.raises(InputError, match="must say 0 or 1 of every image, got 'yes'"):
+    with pytest.raises(InputError, match=r"must say 0 or 1 of every image, got 'yes'"):
         load_food101n(food)
     (food / "meta/imagelist.tsv").unlink()
-    with pytest.raises(InputError, match="Food-101N as it was published, got .* has no 'meta/imagelist.tsv'"):
+    with pytest.raises(
+        InputError, match=r"Food-101N as it was published, got .* has no 'meta/imagelist.tsv'"
+    ):
         load_food101n(food)
 
 
@@ -237,7 +239,7 @@ def test_webvision_goes_by_its_lists(web):
     assert len(every) == 5 and every.y[0] == "n4 crane" and every.names[-1] == "flickr/q0001/f.jpg"
     val = load_webvision(web, "val", n_classes=4, image_size=8)
     assert val.names[0] == "val_images_256/val0.jpg" and val.X.shape == (2, 8, 8, 3)
-    with pytest.raises(ParameterError, match="n_classes must be None or from 2 to 4, got 50"):
+    with pytest.raises(ParameterError, match=r"n_classes must be None or from 2 to 4, got 50"):
         load_webvision(web)
     with pytest.raises(ParameterError, match=r"part must be one of \('train_google', .* got 'google'"):
         load_webvision(web, "google")
@@ -269,7 +271,7 @@ def test_a_streamed_folder_is_read_when_asked_and_trains_to_the_same_bits(tmp_pa
     ]
     assert np.array_equal(*judged)
     for option in ({"backbone": "resnet18"}, {"skip_unreadable": True}):
-        with pytest.raises(ParameterError, match="must be left out where images are streamed"):
+        with pytest.raises(ParameterError, match=r"must be left out where images are streamed"):
             load_image_folder(tmp_path, stream=True, **option)
-    with pytest.raises(ParameterError, match="image_size must be a whole number"):
+    with pytest.raises(ParameterError, match=r"image_size must be a whole number"):
         load_image_folder(tmp_path, stream=True, image_size=4)
