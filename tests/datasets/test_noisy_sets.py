@@ -100,7 +100,7 @@ def test_wrong_label_files_are_one_sentence(cifar, tmp_path):
         InputError, match=r"worse_label .* must be 6 numbers from 0 to 2, got int64 of shape \(5,\)"
     ):
         load_cifar_n(tmp_path)
-    label_file(tmp_path, clean_label=CLEAN[::-1].copy(), worse_label=WORSE)
+    label_file(tmp_path, clean_label=np.roll(CLEAN, 1), worse_label=WORSE)
     with pytest.raises(
         InputError, match=r"clean_label in .* must be the labels of torchvision's cifar10, image by"
     ):
