@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import audit
+import confident
 import epoch
 import estimator_checks
 import faults
@@ -197,6 +198,11 @@ def papers_tables() -> str:
     return papers.tables() + (f"\n\n{machine(every(records))}" if records else "")
 
 
+def given_probabilities() -> str:
+    """Confident learning beside cleanlab, on probabilities that are there."""
+    return resumed(confident)
+
+
 def growing() -> str:
     """Time and memory against rows and classes."""
     return resumed(growth)
@@ -260,7 +266,7 @@ SECTIONS = {
     "pipeline": pipeline, "tables": small_tables, "report": report, "filters": every_filter,
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
     "estimator-checks": laws_of_scikit_learn, "throughput": rows_a_second, "growth": growing,
-    "memory": on_disk, "faults": struck, "fuzz": any_bytes,
+    "confident": given_probabilities, "memory": on_disk, "faults": struck, "fuzz": any_bytes,
     "memory-short": on_disk_short, "faults-short": struck_short, "fuzz-short": any_bytes_short,
     "pretrain": without_labels, "training": trainers, "papers": papers_tables,
 }  # fmt: skip

@@ -44,10 +44,14 @@ ARRAYS = ("labels", "classes", "scores", "partition", "alternatives", "clean_pro
 every_filter = pytest.mark.parametrize("kind", FILTERS, ids=lambda kind: kind.__name__)
 
 
-def short(kind, **parameters):
-    """Make a filter that trains for a moment."""
+def quick(kind):
+    """Return parameters of a filter that trains for a moment."""
     few = {"n_folds": 2} if "n_folds" in kind._get_param_names() else {}
-    return kind(**{"max_epochs": 3, "random_state": 0} | few | parameters)
+    return {"max_epochs": 3, "random_state": 0} | few
+
+
+def short(kind, **parameters):
+    return kind(**quick(kind) | parameters)
 
 
 _FITTED = {}
@@ -291,7 +295,7 @@ def test_a_last_batch_of_one_row(kind, blobs):
 @every_filter
 def test_set_params_equals_the_constructor(kind, blobs):
     changes = {"batch_size": 20, "split": "keep", "keep": 0.8, "output": "features", "keep_signals": False}
-    made, told = short(kind, **changes), kind().set_params(max_epochs=3, random_state=0, **changes)
+    made, told = short(kind, **changes), kind().set_params(**quick(kind), **changes)
     assert repr(made) == repr(told) and made.get_params() == told.get_params()
     assert_same_verdict(made.fit(blobs.X, blobs.y).verdict_, told.fit(blobs.X, blobs.y).verdict_)
     assert not hasattr(told, "signals_")

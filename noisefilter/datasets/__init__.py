@@ -27,6 +27,7 @@ from noisefilter.datasets.arrays import (
 )
 from noisefilter.datasets.folders import FolderStore, load_image_folder
 from noisefilter.datasets.huggingface import HubStore, is_saved_dataset
+from noisefilter.datasets.noisy_sets import load_cifar_n, load_clothing1m, load_food101n, load_webvision
 from noisefilter.datasets.source import Source, Store
 from noisefilter.errors import InputError, ParameterError
 
@@ -37,9 +38,13 @@ __all__ = [
     "Store",
     "load",
     "load_cifar",
+    "load_cifar_n",
+    "load_clothing1m",
     "load_digits",
+    "load_food101n",
     "load_image_folder",
     "load_npz",
+    "load_webvision",
     "loaded",
     "open_store",
     "opened",

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from noisefilter.datasets.pictures import formats, read_all, thumbnail
+from noisefilter.datasets.pictures import DEFAULT_SIZE, check_size, formats, read_all, square, thumbnail
 from noisefilter.datasets.source import Source, Store, listed
-from noisefilter.errors import InputError
+from noisefilter.errors import InputError, ParameterError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FolderStore", "load_image_folder"]
+__all__ = ["FolderStore", "StreamedImages", "load_image_folder"]
 
 _SPLITS = frozenset({"dev", "test", "train", "training", "val", "valid", "validation"})
 
@@ -33,6 +33,7 @@ def load_image_folder(
     backbone: str | None = None,
     image_size: int | None = None,
     skip_unreadable: bool = False,
+    stream: bool = False,
     verbose: bool = False,
 ) -> Source:
     """Load a folder that has one sub-folder of images per class; the sub-folders' names are the labels.
@@ -55,6 +56,9 @@ def load_image_folder(
         cores; 64 shows it finer detail for four times the time. With a backbone, what its weights ask for.
     skip_unreadable : bool, default=False
         Go on without images that cannot be read, and name them in ``left_out``.
+    stream : bool, default=False
+        Leave the images on disk and decode each whenever it is asked for, batch by batch, for folders larger
+        than memory. Every epoch decodes them again. One that cannot be read is an error when it is met.
     verbose : bool, default=False
         Say how long reading takes and show a progress bar, unless it is a matter of seconds.
 
@@ -62,7 +66,7 @@ def load_image_folder(
     -------
     Source
         ``X`` (n, image_size, image_size, 3) uint8, or (n, d) float32 features of the backbone, ``y`` (n,)
-        str, ``names`` paths below ``root``.
+        str, ``names`` paths below ``root``. With ``stream=True`` ``X`` is a `StreamedImages`.
 
     Raises
     ------
@@ -70,11 +74,13 @@ def load_image_folder(
         If there are fewer than two class folders with images, images that cannot be read (all are counted
         and the first five named), or no weights for the backbone.
     ParameterError
-        If ``image_size`` is not a whole number of at least 8, or there is no backbone of that name.
+        If ``image_size`` is not a whole number of at least 8, there is no backbone of that name, or images
+        are to be streamed to a backbone or without those that cannot be read.
     """
     return FolderStore(root).load(
-        backbone=backbone, image_size=image_size, skip_unreadable=skip_unreadable, verbose=verbose
-    )
+        backbone=backbone, image_size=image_size, skip_unreadable=skip_unreadable, stream=stream,
+        verbose=verbose,
+    )  # fmt: skip
 
 
 class FolderStore(Store):
@@ -112,9 +118,12 @@ class FolderStore(Store):
         backbone: str | None = None,
         image_size: int | None = None,
         skip_unreadable: bool = False,
+        stream: bool = False,
         verbose: bool = False,
     ) -> Source:
-        """Decode all images; see `load_image_folder`."""
+        """Decode all images, or leave them where they are; see `load_image_folder`."""
+        if stream:
+            return self._streamed(backbone, image_size, skip_unreadable)
         X, read = read_all(
             self._open, len(self.names), backbone=backbone, image_size=image_size, verbose=verbose
         )
@@ -130,12 +139,32 @@ class FolderStore(Store):
         seen = f"as {X.shape[1]} x {X.shape[1]} pixels" if backbone is None else f"as {backbone} sees them"
         return Source(
             X=X,
-            y=self._labels_of(names, left_out),
+            y=self._read_labels(np.flatnonzero(read), left_out),
             names=names,
             kind="images",
             description=f"{len(names):,} images in {self.root.name or self.root}/, {seen}",
             left_out=left_out,
             rows=np.flatnonzero(read),
+            store=self,
+        )
+
+    def _read_labels(self, rows: NDArray[np.intp], left_out: Sequence[str]) -> NDArray[Any]:
+        """Return the labels of the rows that could be read."""
+        return self._labels_of([self.names[row] for row in rows], left_out)
+
+    def _streamed(self, backbone: str | None, image_size: int | None, skip_unreadable: bool) -> Source:
+        for name, value in (("backbone", backbone), ("skip_unreadable", skip_unreadable or None)):
+            if value is not None:
+                raise ParameterError(f"{name} must be left out where images are streamed, got {value!r}.")
+        check_size(image_size)
+        X = StreamedImages(self, np.arange(len(self)), image_size or DEFAULT_SIZE)
+        return Source(
+            X=X,  # type: ignore[arg-type]
+            y=np.asarray(self.labels),
+            names=list(self.names),
+            kind="images",
+            description=f"{self.description}, read as {X.size} x {X.size} pixels when asked for",
+            left_out=list(self.left_out),
             store=self,
         )
 
@@ -170,6 +199,46 @@ class FolderStore(Store):
                     f"{error.strerror or error}."
                 ) from error
         return names
+
+
+class StreamedImages:
+    """A map-style Dataset of the images of a store, each decoded when it is asked for.
+
+    Parameters
+    ----------
+    store : FolderStore
+        Where they lie.
+    rows : (n,) int array
+        Which of them.
+    size : int
+        Side of the squares in pixels.
+    """
+
+    def __init__(self, store: FolderStore, rows: NDArray[np.intp], size: int):
+        self.store, self.rows, self.size = store, rows, size
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """What the shape of all would be."""
+        return len(self), self.size, self.size, 3
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return image ``index`` as (size, size, 3) uint8; of an array or slice, a Dataset of these."""
+        if not isinstance(index, int | np.integer):
+            return StreamedImages(self.store, self.rows[index], self.size)
+        row = int(self.rows[index])
+        try:
+            with self.store._open(row) as image:
+                return square(image, self.size)
+        except Exception as error:  # whatever Pillow raises on a broken file
+            raise InputError(
+                f"Every image in {str(self.store.root)!r} must be readable, got {self.store.names[row]!r}, "
+                "which is not."
+            ) from error
 
 
 def _renamed(names: list[str], labels: list[str]) -> list[str]:

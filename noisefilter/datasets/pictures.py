@@ -68,8 +68,7 @@ def read_all(
     InputError
         If the weights of the backbone are not on this machine.
     """
-    if image_size is not None and (not isinstance(image_size, int) or image_size < 8):
-        raise ParameterError(f"image_size must be a whole number of at least 8 pixels, got {image_size!r}.")
+    check_size(image_size)
     read = np.ones(n, dtype=bool)
 
     def tried(row: int, view: Callable[[Image], Any]) -> Any:
@@ -94,6 +93,12 @@ def read_all(
     else:
         X = _squares(tried, n, image_size or DEFAULT_SIZE, verbose)
     return (X if read.all() else X[read]), read
+
+
+def check_size(image_size: int | None) -> None:
+    """Raise ParameterError unless images can have this side."""
+    if image_size is not None and (not isinstance(image_size, int) or image_size < 8):
+        raise ParameterError(f"image_size must be a whole number of at least 8 pixels, got {image_size!r}.")
 
 
 def _squares(

@@ -137,7 +137,7 @@ class Source:
     Parameters
     ----------
     X : (n, d) array, or (n, H, W) or (n, H, W, 3) array of images
-        The rows as a filter takes them.
+        The rows as a filter takes them; of a folder that is streamed, a map-style Dataset.
     y : (n,) array
         The labels as given.
     names : list of n str, optional
@@ -158,6 +158,8 @@ class Source:
         How each column became numeric: its name, and what was done.
     columns : Columns, optional
         Makes more rows numeric in the same way, where rows are those of a table.
+    verified : (n,) int8 array, optional
+        1 where people found the label right, 0 where they found it wrong, -1 where nobody looked.
     """
 
     X: NDArray[Any]
@@ -171,6 +173,7 @@ class Source:
     store: Store | None = None
     preparation: Sequence[tuple[str, str]] = ()
     columns: Columns | None = None
+    verified: NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -183,7 +186,8 @@ class Source:
     def take(self, index: NDArray[Any]) -> Source:
         """Return the rows of ``index``, numbers or a mask, as a source of their own."""
         kept = np.arange(len(self))[index]
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name in ("X", "y", "truth", "rows")}
+        by_row = ("X", "y", "truth", "rows", "verified")
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name in by_row}
         changed = {name: value[kept] for name, value in parts.items() if value is not None}
         names = None if self.names is None else [self.names[row] for row in kept]
         return replace(self, names=names, **changed)

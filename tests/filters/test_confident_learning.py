@@ -48,7 +48,7 @@ def test_the_mask_is_cleanlabs(split, probs, names):
     assert judged.estimated_noise_rate == verdict.estimated_noise_rate
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_where_classes_tie_judge_goes_by_their_order_and_the_filter_by_first_appearance(seed):
     rng = np.random.default_rng(seed)
@@ -105,7 +105,7 @@ def test_a_class_of_fewer_rows_than_folds(blobs):
     y = blobs.y.copy()
     y[5], y[7:9] = 77, 78
     for model in (LogisticRegression(max_iter=1000), None):
-        fitted = ConfidentLearningSelector(model, max_epochs=3 if model is None else None, random_state=0)
+        fitted = ConfidentLearningSelector(model, max_epochs=1 if model is None else None, random_state=0)
         fitted.fit(blobs.X, y)
         assert fitted.scores_[5] < 0.4 and fitted.clean_mask_[5]  # the only row of a class is kept
         assert np.isfinite(fitted.verdict_.transition_matrix).all()
@@ -121,7 +121,7 @@ def test_a_fold_that_leaves_one_class(blobs):
 
 def test_more_folds_than_rows_are_clipped(blobs):
     X, y = blobs.X[:6], np.array([0, 1, 0, 1, 0, 1])
-    with pytest.warns(UserWarning, match="n_folds must be at most the 6 rows, got 9; 6 are used"):
+    with pytest.warns(UserWarning, match=r"n_folds must be at most the 6 rows, got 9; 6 are used"):
         fitted = ConfidentLearningSelector(LogisticRegression(), n_folds=9).fit(X, y)
     assert len(fitted._fitted.models) == 6
 
@@ -136,11 +136,11 @@ def test_every_fold_starts_from_new_weights(blobs, images):
 
 def test_bad_parameters_and_signals_are_named(blobs, probs, names):
     for n_folds in (1, 2.5, "5"):
-        with pytest.raises(ParameterError, match="n_folds must be a whole number of at least 2, got"):
+        with pytest.raises(ParameterError, match=r"n_folds must be a whole number of at least 2, got"):
             ConfidentLearningSelector(n_folds=n_folds).fit(blobs.X, blobs.y)
     with pytest.raises(ParameterError, match=r"split must be one of .* got 'joint'"):
         ConfidentLearningSelector(split="joint").fit(blobs.X, blobs.y)
-    with pytest.raises(ParameterError, match="row_score must be one of"):
+    with pytest.raises(ParameterError, match=r"row_score must be one of"):
         ConfidentLearningSelector(row_score="aum").fit(blobs.X, blobs.y)
     with pytest.raises(MissingSignalError, match=r"signals\.probs must be recorded"):
         ConfidentLearningSelector().fit_signals(Signals(mean_probs=probs), names)
