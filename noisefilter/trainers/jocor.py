@@ -57,7 +57,7 @@ class JoCoRClassifier(PairTrainer):
         :math:`1 - \tau` of a batch are learned.
     ramp_power : float, default=1
         c.
-    agreement : float, default=0.9
+    agreement : float, default=0.65
         :math:`\lambda` in [0, 1): weight of the agreement of the networks.
     warmup_epochs : int, optional
         Epochs of plain training before, on all rows, at most, where there are `probes`. Default: none where
@@ -102,10 +102,12 @@ class JoCoRClassifier(PairTrainer):
     of all epochs after it; it flags as many as the warm-up estimated, or as was given; or more, if later so
     many more labels are contradicted than doubted.
 
-    The paper's :math:`\lambda` was chosen for each data set and noise, on its test set. Here it is one
-    number. With SGD, an MLP that learns wrong labels by heart was better with 0.9 than with 0.5, on
-    Fashion-MNIST with 50 % symmetric noise. A large one takes little of the labels, and shortens the steps of
-    SGD by as much; Adam does not mind.
+    The paper's :math:`\lambda` was chosen for each data set and noise, on its test set; 0.65 is its value for
+    80 % symmetric noise on CIFAR-10. A large one takes little of the labels, and shortens the steps of SGD by
+    as much (Adam does not mind): on 300 rows and 20 epochs 0.9 ended at 0.65 of the clean blobs right, 0.65
+    at 0.92. In a long training it may be better: an MLP that learns wrong labels by heart ended after 80
+    epochs at 0.826 with 0.9, at 0.813 with 0.65, at 0.808 with 0.5 (Fashion-MNIST, 50 % symmetric noise;
+    plain training 0.56).
 
     Where noise is asymmetric, JoCoR forgets half of the rate at which classes are flipped; on CIFAR-10, where
     half of the classes are, this is the share of wrong labels, which `noise_rate` is here for any noise.
@@ -143,7 +145,7 @@ class JoCoRClassifier(PairTrainer):
         noise_rate: float | None = None,
         ramp_epochs: int = 10,
         ramp_power: float = 1.0,
-        agreement: float = 0.9,
+        agreement: float = 0.65,
         warmup_epochs: int | None = None,
         probes: float | None = None,
         filter: Any = None,
