@@ -359,7 +359,7 @@ class BaseTrainer(ClassifierMixin, BaseJudge):
                 epoch = len(run.history)
                 record = training.run_epoch(epoch, bar)
                 if "warning" in record:
-                    warnings.warn(str(record.pop("warning")), UserWarning, stacklevel=3)
+                    warnings.warn(str(record.pop("warning")), UserWarning, stacklevel=4)
                 record = _plain(record, epoch)
                 if task.held_out is not None:
                     record["test_accuracy"] = task.held_out.accuracy(training)
@@ -564,7 +564,7 @@ def _with_enough(given: Verdict, n_classes: int) -> Verdict:
         f"The verdict to start from must leave at least {least} clean rows, got {n_clean} of {n}; the rows "
         "of highest score are taken for clean as well. Use a filter that rejects less.",
         UserWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     partition = given.partition.copy()
     partition[np.lexsort((-given.scores, ~given.clean_mask))[:least]] = CLEAN
@@ -679,5 +679,5 @@ def _warn_of_copies(rows: Rows, codes: NDArray[np.int64]) -> None:
             "after a filter whose verdict was lost on the way to this trainer. Put other steps before the "
             "filter, or the filter into filter=. If the data are so by themselves, all is well.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -231,7 +231,7 @@ class ConfidentLearningSelector(NetworkFilter):
             warnings.warn(
                 f"n_folds must be at most the {n} rows, got {self.n_folds}; {n} are used.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return min(self.n_folds, n)
 

@@ -281,7 +281,7 @@ class INNScorer(NetworkFilter):
             warnings.warn(
                 f"n_neighbors must be less than the {n} rows, got {self.n_neighbors}; {n - 1} are used.",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return int(min(self.n_neighbors, n - 1))  # faiss knows no numpy integer
 

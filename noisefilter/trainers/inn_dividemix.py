@@ -329,7 +329,7 @@ class INNDivideMixClassifier(BaseTrainer):
             warnings.warn(
                 f"n_neighbors must be less than the {n} rows, got {self.n_neighbors}; {n - 1} are used.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         scorer.n_neighbors = min(int(self.n_neighbors), n - 1)
         if self.probes is None:

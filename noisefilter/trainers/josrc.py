@@ -266,7 +266,7 @@ class JoSRCClassifier(BaseTrainer):
     ) -> _JoSRC:
         selector = self._selector()
         selector._check_smoothing(n_classes)
-        selector._warn_of_smoothing(n_classes, stacklevel=5)
+        selector._warn_of_smoothing(n_classes, stacklevel=6)
         planted = selector._plant(codes, n_classes, rng)
         net = selector._two_view_net(
             rows, n_classes, rng, learn_from=self.learn_from, planted_rows=planted.probes.get("probe_rows")

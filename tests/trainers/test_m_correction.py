@@ -41,7 +41,7 @@ def watched(monkeypatch):
 
 
 def test_doubt_is_the_posterior_of_the_component_of_larger_loss(blobs, watched):
-    model = short(max_epochs=12, warmup_epochs=8, penalty=0.5).fit(blobs.X, blobs.y)
+    model = short(max_epochs=12, warmup_epochs=8, penalty=0.5, random_state=1).fit(blobs.X, blobs.y)
     assert [penalty for *_, penalty in watched] == [0.0] * 8 + [0.5] * 4
     assert not any(doubt.any() for *_, doubt, _, _ in watched[:7])
     assert ["doubt" in record for record in model.history_] == [False] * 7 + [True] * 5
