@@ -99,8 +99,8 @@ class CoTeachingClassifier(PairTrainer):
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels that estimates :math:`\tau`, which the paper takes for known; epochs of the warm-up count
     in t; R(t) b of b rows is rounded; the small networks, and SGD. Not from the official code, which divides
-    a loss that is a mean already by the number of rows once more: Adam hides it, the steps of SGD become a hundred
-    times shorter.
+    a loss that is a mean already by the number of rows once more: Adam hides it, the steps of SGD become a
+    hundred times shorter.
 
     References
     ----------
