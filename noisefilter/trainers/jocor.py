@@ -114,8 +114,8 @@ class JoCoRClassifier(PairTrainer):
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels that estimates :math:`\tau`, which the paper takes for known; R(t) b of b rows is rounded,
-    and a row is chosen at least; both networks predict together; :math:`\lambda`; the small networks, and SGD,
-    whose two optimizers do what one over the weights of both would.
+    and a row is chosen at least; both networks predict together; :math:`\lambda`; the small networks, and
+    SGD, whose two optimizers do what one over the weights of both would.
 
     References
     ----------
