@@ -100,8 +100,8 @@ class CoTeachingPlusClassifier(PairTrainer):
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels that estimates :math:`\tau`, which the paper takes for known; R(t) b of b rows is rounded,
     and a row is chosen at least; a batch without disagreement, of which the paper does not speak, is not
-    skipped; the small networks, and SGD. The second schedule of the paper, whose share goes on falling for heavy
-    noise, is left out.
+    skipped; the small networks, and SGD. The second schedule of the paper, whose share goes on falling for
+    heavy noise, is left out.
 
     Not from the official code: a softmax before a loss that takes logits, and so a loss of probabilities
     squeezed twice; the row of index 0 that is lost from every batch, as zeros mark rows of agreement; the
