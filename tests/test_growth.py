@@ -5,7 +5,17 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from noisefilter import INNScorer, JoSRCSelector, Signals, SmallLossSelector, estimates, judge, scores, splits
+from noisefilter import (
+    INNScorer,
+    JoSRCSelector,
+    Signals,
+    SmallLossSelector,
+    confident,
+    estimates,
+    judge,
+    scores,
+    splits,
+)
 
 N, K, M = 12_000, 40, 100
 
@@ -91,8 +101,8 @@ def test_what_judging_holds_of_rows_and_classes(kind, fields, n_bytes, given, mo
     assert peak(kind(keep_signals=False).fit_signals, (signals, codes)) < (n_bytes + 4) * N * K
 
 
-def test_judge_holds_the_probabilities_in_the_order_of_its_classes(given, monkeypatch):
+def test_judge_holds_no_second_array_of_probabilities(given, monkeypatch):
     monkeypatch.setattr(scores, "_BLOCK", 100 * K)
+    monkeypatch.setattr(confident, "_BATCH", 100 * K)
     probs, codes, *_ = given
-    judge(probs, codes)  # the first call imports
     assert peak(judge, (probs, codes)) < 2.5 * probs.nbytes
