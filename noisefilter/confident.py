@@ -2,7 +2,7 @@ r"""Confident learning over out-of-sample probabilities, in memory bounded by a 
 
 The masks are those of cleanlab's ``find_label_issues``, rule by rule, on the same probabilities. Rows are
 read some at a time, so a memory map works as an array does and gives the same bits. What is kept of all are a
-few numbers a row (:func:`label_issues` says how many bytes).
+few numbers a row.
 
 :func:`noisefilter.splits.joint` is the rule of the paper for the filters: there the numbers of the classes
 never matter. Here they do where two classes tie, because they do in cleanlab.
@@ -163,9 +163,8 @@ def label_issues(
     Of rows that tie at the end of a quota, the first ones are flagged. cleanlab leaves these to an unstable
     sort, whose choice among equals differs from processor to processor; the number flagged is the same.
 
-    Memory beside `probs` is linear in the rows alone: batches of 2 MiB and what is made of them, a few numbers
-    of every row, and a few more of each row within a quota; about 40 bytes a row in all where a tenth of the
-    labels is wrong, `codes` included (``benchmarks/confident.py``).
+    Memory beside `probs` is linear in the rows alone: batches of 2 MiB and what is made of them, a few
+    numbers of every row, and a few more of each row within a quota. ``benchmarks/confident.py`` has the bytes.
 
     References
     ----------
