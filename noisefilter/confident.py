@@ -32,7 +32,7 @@ RULES = (
 )
 
 _TOLERANCE = 1e-6  # probabilities that differ by less count as equal
-_BATCH = 2**18  # numbers, as in noisefilter.scores
+_BATCH = 2**16  # numbers; of each several are made
 
 
 class ConfidentCounts(NamedTuple):
@@ -163,8 +163,9 @@ def label_issues(
     Of rows that tie at the end of a quota, the first ones are flagged. cleanlab leaves these to an unstable
     sort, whose choice among equals differs from processor to processor; the number flagged is the same.
 
-    Memory beside `probs` is linear in the rows alone: batches of 2 MiB and what is made of them, a few
-    numbers of every row, and a few more of each row within a quota. ``benchmarks/confident.py`` has the bytes.
+    Memory beside `probs` is linear in the rows alone: batches of at most 2 MiB and what is made of them, a
+    few numbers of every row, and a few more of each row within a quota. How many bytes that is stands in
+    ``benchmarks/README.md``.
 
     References
     ----------
