@@ -2,7 +2,7 @@ r"""Confident learning over out-of-sample probabilities, in memory bounded by a 
 
 The masks are those of cleanlab's ``find_label_issues``, rule by rule, on the same probabilities. Rows are
 read some at a time, so a memory map works as an array does and gives the same bits. What is kept of all are a
-few numbers a row (:func:`label_issues` says how many bytes).
+few numbers a row.
 
 :func:`noisefilter.splits.joint` is the rule of the paper for the filters: there the numbers of the classes
 never matter. Here they do where two classes tie, because they do in cleanlab.
@@ -32,7 +32,7 @@ RULES = (
 )
 
 _TOLERANCE = 1e-6  # probabilities that differ by less count as equal
-_BATCH = 2**18  # numbers, as in noisefilter.scores
+_BATCH = 2**16  # numbers; of each several are made
 
 
 class ConfidentCounts(NamedTuple):
@@ -163,8 +163,9 @@ def label_issues(
     Of rows that tie at the end of a quota, the first ones are flagged. cleanlab leaves these to an unstable
     sort, whose choice among equals differs from processor to processor; the number flagged is the same.
 
-    Memory beside `probs`: one batch of 2 MiB and what is made of it; of every row its class number, its
-    probability and the class it is counted for (20 bytes), and about 75 bytes for each row within a quota.
+    Memory beside `probs` is linear in the rows alone: batches of at most 2 MiB and what is made of them, a
+    few numbers of every row, and a few more of each row within a quota. How many bytes that is stands in
+    ``benchmarks/README.md``.
 
     References
     ----------
@@ -255,7 +256,7 @@ class _Best:
         self.quota = quota.ravel()
         self.exceed = np.where(quota > 0, -np.inf, np.inf)  # what a value must exceed; (K, columns)
         self.parts: list[tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64]]] = []
-        self.size, self.limit = 0, 2 * _BATCH
+        self.size, self.limit = 0, 0  # the first batch already tells what most later values do not exceed
 
     def offer(self, values: NDArray[Any], codes: NDArray[np.int64], start: int) -> None:
         """Take what may be among the largest, of values (b, columns) of rows from `start` on."""

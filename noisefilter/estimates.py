@@ -534,7 +534,7 @@ def checked(probs: NDArray[Any], codes: NDArray[Any]) -> tuple[NDArray[Any], Cod
         raise InputError(
             f"codes must be integers from 0 to {array.shape[1] - 1}, got {codes.min()} to {codes.max()}."
         )
-    return array, codes.astype(np.int64)
+    return array, codes.astype(np.int64, copy=False)
 
 
 def _are_weights(part: NDArray[Any]) -> NDArray[np.bool_]:
