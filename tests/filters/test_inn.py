@@ -346,11 +346,11 @@ def test_both_networks_are_trained_no_longer_than_until_planted_labels_are_known
 
 def test_clean_proba_of_the_papers_score_is_a_probability(blobs):
     """Scores in [0, 1] are no log-odds: read as such, every row would be about equally clean."""
-    signals = INNScorer(max_epochs=10, random_state=0).fit(blobs.X, blobs.y).signals_
+    signals = INNScorer(max_epochs=10, random_state=1).fit(blobs.X, blobs.y).signals_
     for row_score in ("corrected", "margin", "probability"):
         verdict = INNScorer(row_score=row_score).fit_signals(signals, blobs.y).verdict_
         assert (
-            verdict.clean_proba[~blobs.wrong].mean() > 0.9 and verdict.clean_proba[blobs.wrong].mean() < 0.5
+            verdict.clean_proba[~blobs.wrong].mean() > 0.9 and verdict.clean_proba[blobs.wrong].mean() < 0.4
         )
         assert verdict.clean_proba.mean() == pytest.approx(1 - verdict.estimated_noise_rate, abs=1e-6)
 

@@ -142,7 +142,7 @@ def test_fit_is_collect_then_fit_signals(blobs):
 
 
 def test_the_rate_is_read_off_the_warm_up(blobs):
-    selector = JoSRCSelector(max_epochs=4, random_state=1).fit(blobs.X, blobs.y)
+    selector = JoSRCSelector(max_epochs=4, random_state=0, open_set=False).fit(blobs.X, blobs.y)
     signals, verdict = selector.signals_, selector.verdict_
     probs = scores.unsmoothed(signals.mean_probs, 0.3)
     rows, others = signals.probe_rows, np.delete(np.arange(300), signals.probe_rows)
@@ -307,8 +307,12 @@ def test_every_choice_finds_the_wrong_labels(blobs, parameters):
 
 @pytest.mark.filterwarnings(NO_FIT)
 def test_choices_change_what_they_should(blobs):
+    def fitted(**parameters):
+        common = {"max_epochs": 5, "random_state": 0, "open_set": False}
+        return JoSRCSelector(**common | parameters).fit(blobs.X, blobs.y)
+
     def told(**parameters):
-        return JoSRCSelector(max_epochs=5, random_state=1, **parameters).fit(blobs.X, blobs.y).scores_
+        return fitted(**parameters).scores_
 
     default = told()
     for parameters in (
@@ -319,8 +323,11 @@ def test_choices_change_what_they_should(blobs):
         {"network": Small}, {"batch_size": 7},
     ):  # fmt: skip
         assert not np.array_equal(default, told(**parameters)), parameters
-    for parameters in ({"split": "probes"}, {"verbose": 0}, {"keep_signals": False}, {"open_set": False}):
+    for parameters in ({"split": "probes"}, {"verbose": 0}, {"keep_signals": False}):
         assert np.array_equal(default, told(**parameters)), parameters
+    open_set = fitted(open_set=True)  # strangers whose label was believed are rejected with the others
+    assert np.array_equal(default[~open_set.ood_mask_], open_set.scores_[~open_set.ood_mask_])
+    assert open_set.ood_mask_.any() and not open_set.ood_mask_.all()
 
 
 def test_defaults_that_depend_on_others(blobs):

@@ -283,9 +283,9 @@ def test_given_features_are_kept_and_change_nothing(blobs):
     ids=str,
 )
 def test_every_choice_finds_the_wrong_labels(blobs, row_score, parameters):
-    selector = SmallLossSelector(**{"row_score": row_score, "max_epochs": 10, "random_state": 0} | parameters)
+    selector = SmallLossSelector(**{"row_score": row_score, "max_epochs": 20, "random_state": 0} | parameters)
     selector.fit(blobs.X, blobs.y)
-    assert auc(selector, blobs) > 0.85
+    assert auc(selector, blobs) > 0.9
     assert (selector.clean_mask_ == ~blobs.wrong).mean() > 0.85
 
 
@@ -301,9 +301,9 @@ def test_mixtures_find_the_wrong_labels_where_there_are_many(row_score, split):
 
 @every_score
 def test_clean_proba_is_a_probability_whatever_the_scale_of_the_scores(blobs, row_score):
-    kwargs = {"row_score": row_score, "max_epochs": 10, "random_state": 0}
+    kwargs = {"row_score": row_score, "max_epochs": 10, "random_state": 1}
     verdict = SmallLossSelector(**kwargs).fit(blobs.X, blobs.y).verdict_
-    assert verdict.clean_proba[~blobs.wrong].mean() > 0.9 and verdict.clean_proba[blobs.wrong].mean() < 0.6
+    assert verdict.clean_proba[~blobs.wrong].mean() > 0.9 and verdict.clean_proba[blobs.wrong].mean() < 0.5
     assert verdict.clean_proba.mean() == pytest.approx(1 - verdict.estimated_noise_rate, abs=1e-6)
     order = np.argsort(verdict.scores)
     assert (np.diff(verdict.clean_proba[order]) >= 0).all()

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from contextlib import suppress
 from typing import ClassVar
 
 import numpy as np
@@ -724,7 +723,10 @@ def test_nothing_in_the_state_could_be_left_out(stopped, forgotten):
     new = getattr(again, forgotten)
     again.load_state(tensors, json.loads(rest))
     setattr(again, forgotten, new)
-    with suppress(ParameterError):  # without n_seen the averaged predictions are no probabilities
+    if forgotten == "n_seen":  # then the averaged predictions are no probabilities
+        with pytest.raises(ParameterError, match=r"noise_rate must be in \[0, 1\]"):
+            ended(again)
+    else:
         assert ended(again) != whole
 
 

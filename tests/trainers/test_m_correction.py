@@ -41,11 +41,11 @@ def watched(monkeypatch):
 
 
 def test_doubt_is_the_posterior_of_the_component_of_larger_loss(blobs, watched):
-    model = short(max_epochs=12, warmup_epochs=8, penalty=0.5, random_state=1).fit(blobs.X, blobs.y)
-    assert [penalty for *_, penalty in watched] == [0.0] * 8 + [0.5] * 4
-    assert not any(doubt.any() for *_, doubt, _, _ in watched[:7])
-    assert ["doubt" in record for record in model.history_] == [False] * 7 + [True] * 5
-    for (probs, codes, _, doubt, others, _), record in zip(watched[7:], model.history_[7:], strict=True):
+    model = short(max_epochs=24, warmup_epochs=16, penalty=0.5).fit(blobs.X, blobs.y)
+    assert [penalty for *_, penalty in watched] == [0.0] * 16 + [0.5] * 8
+    assert not any(doubt.any() for *_, doubt, _, _ in watched[:15])
+    assert ["doubt" in record for record in model.history_] == [False] * 15 + [True] * 9
+    for (probs, codes, _, doubt, others, _), record in zip(watched[15:], model.history_[15:], strict=True):
         assert record["separation"] > 1 and record["doubt"] == pytest.approx(doubt.mean())
         expected = 1 - mixture(log_probability(probs, codes), "beta", scale=True).clean_proba
         np.testing.assert_allclose(doubt, expected, atol=1e-6)

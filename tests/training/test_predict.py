@@ -69,7 +69,9 @@ def trained(tmp_path_factory):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_model_predicts_what_the_trainer_would(run, tmp_path, npz, trainers, blobs, method):
-    assert run("train", npz, "--out", tmp_path / "t", "--method", method, *SHORT)[:2] == (0, "")
+    code, printed, err = run("train", npz, "--out", tmp_path / "t", "--method", method, *SHORT)
+    assert (code, printed) == (0, "")
+    assert not err or err.startswith("Note: max_epochs must leave at least")  # two epochs may be too few
     np.savez(tmp_path / "new.npz", X=blobs.X[:40])  # no labels
     code, printed, err = run("predict", tmp_path / "t", tmp_path / "new.npz", "--out", tmp_path / "p.csv")
     assert (code, err) == (0, "")
