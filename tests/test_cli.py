@@ -260,6 +260,7 @@ def test_every_method_is_its_filter(run, tmp_path, npz, scorer, monkeypatch, pag
     classes = {"inn": "INNScorer", "small_loss": "SmallLossSelector", "josrc": "JoSRCSelector"}
     classes |= {
         "loss_variation": "LossVariationSelector",
+        "confident_learning": "ConfidentLearningSelector",
         "vote": "VoteFilter (INNScorer, SmallLossSelector)",
     }
     args = ["audit", npz, "--out", tmp_path / "a", "--method", method, "--epochs", 2, "--open-set", "--quiet"]

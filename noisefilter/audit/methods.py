@@ -13,6 +13,7 @@ _FILTERS = {
     "small_loss": ("small_loss", "SmallLossSelector"),
     "loss_variation": ("loss_variation", "LossVariationSelector"),
     "josrc": ("josrc", "JoSRCSelector"),
+    "confident_learning": ("confident_learning", "ConfidentLearningSelector"),
 }
 _VOTERS = ("inn", "small_loss")
 METHODS = (*_FILTERS, "vote")

@@ -16,9 +16,12 @@ _TRAINERS = {
     "co_teaching": ("co_teaching", "CoTeachingClassifier"),
     "co_teaching_plus": ("co_teaching_plus", "CoTeachingPlusClassifier"),
     "decoupling": ("decoupling", "DecouplingClassifier"),
+    "elr": ("elr", "ELRClassifier"),
+    "gce": ("gce", "GCEClassifier"),
     "inn_dividemix": ("inn_dividemix", "INNDivideMixClassifier"),
     "jocor": ("jocor", "JoCoRClassifier"),
     "josrc": ("josrc", "JoSRCClassifier"),
+    "m_correction": ("m_correction", "MCorrectionClassifier"),
     "vrlvmix": ("vrlvmix", "VRLVMixClassifier"),
 }
 METHODS = tuple(_TRAINERS)
