@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noisefilter import splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.errors import ParameterError
 from noisefilter.pairs import PairTraining
+from noisefilter.trained import planted_before
 from noisefilter.trainer import BaseTrainer
 from noisefilter.twonets import CoTrained, given_rate, longest_warmup, two_nets
 from noisefilter.verdict import Verdict
@@ -84,9 +84,8 @@ class PairTrainer(BaseTrainer):
         rate = self.noise_rate
         if rate is None and given is not None:
             rate = given_rate(given)
-        share = self._planted_share(len(codes), rate, given)
-        draw = np.random.default_rng(rng.randint(2**31 - 1))
-        probe_rows, probe_codes = splits.plant_probes(codes, n_classes, share, draw)
+        probes = 0.0 if self.probes is None and rate is not None else self.probes  # nothing to be found out
+        probe_rows, probe_codes = planted_before(probes, codes, n_classes, given is not None, rng)
         kind, own = self._training()
         own |= {name: getattr(self, name) for name in _SETTINGS if hasattr(self, name)}
         return kind(
@@ -94,16 +93,6 @@ class PairTrainer(BaseTrainer):
             warmup_rows=None if given is None else given.clean_mask, known_rate=rate,
             probe_rows=probe_rows, probe_codes=probe_codes, **own,
         )  # fmt: skip
-
-    def _planted_share(self, n: int, rate: float | None, given: Verdict | None) -> float:
-        if given is not None and self.probes:
-            raise ParameterError(
-                f"probes must be None where a filter has judged before, got {self.probes!r}: the rate is "
-                "known, and rows that it rejects are not warmed up on."
-            )
-        if self.probes is None:
-            return splits.probe_share(n) if rate is None else 0.0
-        return self.probes
 
     def _n_warmup(self, net: Any, n: int, rate: float | None, given: Verdict | None) -> int:
         """Return how many epochs there are before batches are chosen from."""

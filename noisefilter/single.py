@@ -21,10 +21,10 @@ from noisefilter.errors import ParameterError
 from noisefilter.models import NetModel
 from noisefilter.net import Net, check_finite_outputs
 from noisefilter.progress import Progress
+from noisefilter.seen import SeenRows
 from noisefilter.semisupervised import TRAINED
 from noisefilter.states import behind, named
-from noisefilter.twonets import REMEMBERED, judged_by, rate_of
-from noisefilter.verdict import Judged, Verdict
+from noisefilter.verdict import Verdict
 from noisefilter.weights import network_state
 
 __all__ = ["SingleTrained", "SingleTraining", "with_criterion"]
@@ -84,13 +84,12 @@ class SingleTrained:
         return network_state(self.net)
 
 
-class SingleTraining(SingleTrained):
+class SingleTraining(SingleTrained, SeenRows):
     """One network that learns all labels by a loss that resists wrong ones, and is asked after every epoch.
 
     It is a :class:`noisefilter.trainer.Training`. Whatever is special is in the criterion of the net, or in
     what a subclass makes of a look at all rows (:meth:`looked`): after every epoch, in evaluation mode and
-    without augmentation. The verdict is made of these predictions: a mean over the epochs in which each
-    counts a tenth less than the next, begun anew when the warm-up ends.
+    without augmentation. The verdict is made of these predictions (:class:`noisefilter.seen.SeenRows`).
 
     The warm-up, which the loss need not know of, is there to see how many labels are wrong: it may plant
     wrong labels (:func:`noisefilter.splits.plant_probes`), which show how such labels score in this very
@@ -136,22 +135,17 @@ class SingleTraining(SingleTrained):
         given: Verdict | None = None,
         held_epochs: int = 0,
     ):
-        super().__init__(net)
+        SingleTrained.__init__(self, net)
+        SeenRows.__init__(self, codes, n_classes, probe_rows, probe_codes)
         self.rows = rows
-        self.codes = codes
         self.n_classes = n_classes
         self.n_epochs = int(net.max_epochs)
         self.warmup_epochs = min(warmup_epochs, self.n_epochs)
-        self.probe_rows = probe_rows
-        self.probe_codes = probe_codes
         self.held = None if given is None else given.clean_mask
         self.held_epochs = held_epochs
-        self.rate: float | None = None
         if given is not None and np.isfinite(given.estimated_noise_rate):
             self.rate = float(given.estimated_noise_rate)
         self.kept: NDArray[np.bool_] | None = None  # what is learned; all rows
-        self.prob_sum = np.zeros((len(rows), n_classes), dtype=np.float32)
-        self.n_seen = 0.0  # epochs in it, older ones counting less
         self.targets = NetModel(net).begin(rows, codes, n_classes)
         self.learned = self.targets.clone()  # in the warm-up
         self.learned[torch.from_numpy(probe_rows)] = torch.from_numpy(probe_codes).to(rows.device)
@@ -198,10 +192,8 @@ class SingleTraining(SingleTrained):
         """Note what the network predicts; returns what is to be recorded of it."""
         probs = self.predict(self.rows)
         if epoch == self.warmup_epochs:  # not before: an interrupt would leave nothing to judge by
-            self.prob_sum[:], self.n_seen = 0.0, 0.0
-        self.prob_sum *= REMEMBERED
-        self.prob_sum += probs
-        self.n_seen = REMEMBERED * self.n_seen + 1.0
+            self.see_anew()
+        self.see(probs, warming=epoch < self.warmup_epochs)
         record: dict[str, Any] = {}
         if epoch < self.warmup_epochs and len(self.probe_rows):
             learned = self.learned.cpu().numpy()
@@ -209,44 +201,37 @@ class SingleTraining(SingleTrained):
                 probs.argmax(axis=1), learned, self.probe_rows, self.n_classes
             )
         if epoch + 1 == self.warmup_epochs:
-            self.rate = record["estimated_rate"] = self.estimated_rate()
+            self.rate = record["estimated_rate"] = self._estimated_rate()
         return record | self.looked(epoch, probs)
 
     # -- what is seen of the rows -----------------------------------------------------------------
 
-    def seen_probs(self) -> NDArray[np.float64]:
-        """Return the averaged predictions (n, K) of the training rows."""
-        return np.asarray(self.prob_sum / max(1, self.n_seen), dtype=np.float64)
-
-    def estimated_rate(self) -> float:
-        """Return how many labels are wrong, as found in the warm-up or said by the verdict to start from."""
-        if self.rate is not None:
-            return self.rate
-        return rate_of(self.seen_probs(), self.codes, self.probe_rows, self.probe_codes)
-
-    def judged(self) -> Judged:
-        """Judge the rows by the averaged predictions: :func:`noisefilter.twonets.judged_by`."""
-        return judged_by(self.seen_probs(), self.codes, self.estimated_rate())
+    def _estimated_rate(self) -> float:
+        return super()._estimated_rate() if self.rate is None else self.rate
 
     # -- checkpoints ------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return all that the epochs to come and the verdict depend on."""
-        tensors: dict[str, Tensor] = {"prob_sum": torch.from_numpy(self.prob_sum.copy())}
+        tensors, own = self.seen_state()
         for name in ("kept", *self._remembered):
             if getattr(self, name) is not None:
                 tensors[_OWN + name] = torch.from_numpy(getattr(self, name).copy())
         found, rest = self.net.state()
-        own = {"n_seen": self.n_seen, "rate": self.rate, "n_epochs": self.n_epochs}
-        return tensors | named(_NET, found), {"net": rest, **own}
+        return tensors | named(_NET, found), {
+            "net": rest,
+            "rate": self.rate,
+            "n_epochs": self.n_epochs,
+            **own,
+        }
 
     def load_state(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
         """Go on from where :meth:`state` was asked for."""
         self.net.load_state(behind(_NET, tensors), rest["net"])
-        self.prob_sum = tensors["prob_sum"].cpu().numpy().copy()  # it changes in place
+        self.load_seen(tensors, rest)
         for name, tensor in behind(_OWN, tensors).items():
             setattr(self, name, tensor.cpu().numpy())
-        self.n_seen, self.rate, self.n_epochs = rest["n_seen"], rest["rate"], rest["n_epochs"]
+        self.rate, self.n_epochs = rest["rate"], rest["n_epochs"]
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""
@@ -254,4 +239,5 @@ class SingleTraining(SingleTrained):
         if isinstance(self.net.criterion_, IndexedLoss):
             self.net.criterion_.forget()
         self.held = self.kept = None
-        del self.rows, self.targets, self.learned, self.codes, self.prob_sum
+        self.forget_rows()
+        del self.rows, self.targets, self.learned

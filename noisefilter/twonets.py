@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from noisefilter import estimates, splits
+from noisefilter import estimates
 from noisefilter.batches import Rows, picked
 from noisefilter.contrastive import with_adam
 from noisefilter.errors import InputError
@@ -21,26 +21,22 @@ from noisefilter.net import Net, check_finite_outputs, local_seed
 from noisefilter.progress import Progress
 from noisefilter.rewind import EarlyStates
 from noisefilter.scores import unpenalized
+from noisefilter.seen import SeenRows
 from noisefilter.semisupervised import TRAINED
 from noisefilter.states import behind, named
-from noisefilter.verdict import Judged, Verdict
+from noisefilter.verdict import Verdict
 from noisefilter.weights import Place, load_network, network_state
 
 __all__ = [
-    "REMEMBERED",
     "CoTrained",
     "TwoNetTraining",
     "given_rate",
-    "judged_by",
     "longest_warmup",
-    "rate_of",
     "together",
     "two_nets",
 ]
 
 _SMALLEST = 1e-12
-_OVERSURE = 1.25  # how much too sure networks may be of rows whose labels they do not learn
-REMEMBERED = 0.9  # of earlier epochs of the warm-up, in each
 _WARMUP_STEPS = 1_500
 _EARLY = "early."  # in front of the names of tensors in a checkpoint
 
@@ -133,7 +129,7 @@ class CoTrained:
         return CoTrained((first, second), labeled)
 
 
-class TwoNetTraining(CoTrained, ABC):
+class TwoNetTraining(CoTrained, SeenRows, ABC):
     r"""A warm-up of two networks on all rows, and then what a method does with them.
 
     It is a :class:`noisefilter.trainer.Training`; a method writes :meth:`_learn_epoch`. After every epoch
@@ -190,23 +186,20 @@ class TwoNetTraining(CoTrained, ABC):
         probe_rows: NDArray[np.int64] | None = None,
         probe_codes: NDArray[np.int64] | None = None,
     ):
-        super().__init__(nets, np.zeros((2, len(rows)), dtype=bool))
+        CoTrained.__init__(self, nets, np.zeros((2, len(rows)), dtype=bool))
+        nobody = np.zeros(0, dtype=np.int64)
+        probe_rows = nobody if probe_rows is None else probe_rows
+        probe_codes = nobody if probe_codes is None else probe_codes
+        SeenRows.__init__(self, codes, n_classes, probe_rows, probe_codes)
         self.rows = rows
-        self.codes = codes
         self.n_classes = n_classes
         self.warmup_epochs = warmup_epochs
         self.n_epochs = int(nets[0].max_epochs)
         self.targets = torch.from_numpy(codes).to(rows.device)
-        self.prob_sum = np.zeros((len(rows), n_classes), dtype=np.float32)
-        self.n_seen = 0.0  # epochs in it, older ones of the warm-up counting less
-        self.first_probs: NDArray[np.float32] | None = None  # what was predicted before
         self.n_epochs_seen = 0
-        self.rate: float | None = None
         self.by_heart: bool | None = None  # whether planted labels were learned so; unknown without
-        self.probe_rows = np.zeros(0, dtype=np.int64) if probe_rows is None else probe_rows
-        self.probe_codes = np.zeros(0, dtype=np.int64) if probe_codes is None else probe_codes
         self.learned = self.targets.clone()  # in the warm-up
-        self.learned[torch.from_numpy(self.probe_rows)] = torch.from_numpy(self.probe_codes).to(rows.device)
+        self.learned[torch.from_numpy(probe_rows)] = torch.from_numpy(probe_codes).to(rows.device)
         known = np.ones(len(rows), dtype=bool) if warmup_rows is None else warmup_rows
         self.warmup = np.flatnonzero(known)
         self.early = EarlyStates()
@@ -253,9 +246,8 @@ class TwoNetTraining(CoTrained, ABC):
             bar.step(self._steps(2 * len(self.rows)))
             return record | self._after_warm_epoch(epoch, known_by_heart)
         record = self._learn_epoch(epoch, bar)
-        if epoch == self.warmup_epochs and self.n_seen:
-            self.first_probs = self.prob_sum / np.float32(self.n_seen)
-            self.prob_sum[:], self.n_seen = 0.0, 0.0
+        if epoch == self.warmup_epochs:  # not before: an interrupt would leave nothing to judge by
+            self.see_anew()
         self._look(epoch)
         bar.step(self._steps(2 * len(self.rows)))
         return record
@@ -300,8 +292,7 @@ class TwoNetTraining(CoTrained, ABC):
             self._go_back(*earlier)
 
     def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {"prob_sum": torch.tensor(self.prob_sum)}
-        rest: dict[str, Any] = {"n_seen": self.n_seen}
+        tensors, rest = self.seen_state()
         for which, net in enumerate(self.nets):
             found, rest[f"net_{which}"] = net.snapshot()
             tensors |= named(f"net_{which}.", found)
@@ -312,8 +303,7 @@ class TwoNetTraining(CoTrained, ABC):
             net.go_back(behind(f"net_{which}.", tensors), rest[f"net_{which}"])
             net.bfloat16_inference_ = None  # was settled for the weights that are gone
             net.settle_inference(self.rows)
-        self.prob_sum = tensors["prob_sum"].cpu().numpy().copy()
-        self.n_seen = rest["n_seen"]
+        self.load_seen(tensors, rest)
 
     def _lr(self) -> float:
         return float(self.nets[0]._parameter_groups()[0]["lr"])
@@ -327,57 +317,24 @@ class TwoNetTraining(CoTrained, ABC):
         """
         both = [self._evaluated(which, self.rows) for which in range(2)]
         self._note(both)
-        told, remembered = both, 1.0
-        if epoch < self.warmup_epochs:
-            remembered = REMEMBERED
-            if self.nets[0].objective == "cross_entropy_ne":
-                told = [unpenalized(probs) for probs in both]
-        self.prob_sum *= remembered
-        self.prob_sum += together(told)
-        self.n_seen = remembered * self.n_seen + 1.0
+        told, warming = both, epoch < self.warmup_epochs
+        if warming and self.nets[0].objective == "cross_entropy_ne":
+            told = [unpenalized(probs) for probs in both]
+        self.see(together(told), warming=warming)
         self.n_epochs_seen = epoch + 1
         learned, planted, k = self.learned.cpu().numpy(), self.probe_rows, self.n_classes
         known = [estimates.known_by_heart(probs.argmax(axis=1), learned, planted, k) for probs in both]
         return float(np.mean(known))
 
-    def seen_probs(self) -> NDArray[np.float64]:
-        """Return the averaged predictions (n, K) of the rows: half of the warm-up, half since."""
-        if self.first_probs is None:
-            return self._latest_probs()
-        first = self.first_probs.astype(np.float64)
-        return (first + self._latest_probs()) / 2.0 if self.n_seen else first
-
-    def _latest_probs(self) -> NDArray[np.float64]:
-        """Return the averaged predictions (n, K) since the warm-up, or in it where it lasts."""
-        return np.asarray(self.prob_sum / max(1, self.n_seen), dtype=np.float64)
-
-    def _estimated_rate(self) -> float:
-        """How many labels are wrong, by what the networks contradict beyond their doubt in the warm-up."""
-        return rate_of(self.seen_probs(), self.codes, self.probe_rows, self.probe_codes)
-
-    def judged(self) -> Judged:
-        """Judge the rows by the averaged predictions.
-
-        As many are wrong as were found so in the warm-up, or more if by now more are contradicted than
-        doubted. After a warm-up that was short the estimate is often low; but what the networks contradict in
-        the end is no estimate by itself, for labels that a division rejects are not learned, right or wrong.
-        """
-        rate = self._estimated_rate() if self.rate is None else self.rate
-        return judged_by(self.seen_probs(), self.codes, rate, self._latest_probs())
-
     # -- checkpoints ------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return all that the epochs to come and the verdict depend on."""
-        tensors: dict[str, Tensor] = {
-            "prob_sum": torch.from_numpy(self.prob_sum.copy()),
-            "labeled": torch.from_numpy(self.labeled.copy()),
-        }
-        if self.first_probs is not None:
-            tensors["first_probs"] = torch.from_numpy(self.first_probs.copy())
-        rest: dict[str, Any] = {
-            "n_seen": self.n_seen, "n_epochs_seen": self.n_epochs_seen, "rate": self.rate,
-            "by_heart": self.by_heart, "warmup_epochs": self.warmup_epochs, "n_epochs": self.n_epochs,
+        tensors, rest = self.seen_state()
+        tensors["labeled"] = torch.from_numpy(self.labeled.copy())
+        rest |= {
+            "n_epochs_seen": self.n_epochs_seen, "rate": self.rate, "by_heart": self.by_heart,
+            "warmup_epochs": self.warmup_epochs, "n_epochs": self.n_epochs,
         }  # fmt: skip
         for which, net in enumerate(self.nets):
             found, rest[f"net_{which}"] = net.state()
@@ -390,11 +347,9 @@ class TwoNetTraining(CoTrained, ABC):
         for which, net in enumerate(self.nets):
             net.load_state(behind(f"net_{which}.", tensors), rest[f"net_{which}"])
         self.early.load_state(behind(_EARLY, tensors), rest["early"])
-        self.prob_sum = tensors["prob_sum"].cpu().numpy().copy()  # it changes in place
+        self.load_seen(tensors, rest)
         self.labeled = tensors["labeled"].cpu().numpy()
-        if "first_probs" in tensors:
-            self.first_probs = tensors["first_probs"].cpu().numpy()
-        self.n_seen, self.n_epochs_seen = rest["n_seen"], rest["n_epochs_seen"]
+        self.n_epochs_seen = rest["n_epochs_seen"]
         self.rate, self.by_heart = rest["rate"], rest["by_heart"]
         self.warmup_epochs, self.n_epochs = rest["warmup_epochs"], rest["n_epochs"]
 
@@ -405,9 +360,9 @@ class TwoNetTraining(CoTrained, ABC):
             with self.answering(which):
                 net.settle_inference(self.rows)  # an interrupted epoch left it open
             net.end(rows, targets)
-        self.first_probs = None
         self.early.forget()
-        del self.rows, self.targets, self.learned, self.codes, self.prob_sum, self.warmup
+        self.forget_rows()
+        del self.rows, self.targets, self.learned, self.warmup
 
 
 def given_rate(given: Verdict) -> float:
@@ -423,43 +378,6 @@ def longest_warmup(net: Net, n: int) -> int:
     """
     steps = net.steps_of_epoch(n)
     return min(max(10, -(-_WARMUP_STEPS // steps)), max(1, 2 * int(net.max_epochs) // 3))
-
-
-def rate_of(
-    probs: NDArray[np.float64],
-    codes: NDArray[np.int64],
-    probe_rows: NDArray[np.int64],
-    probe_codes: NDArray[np.int64],
-) -> float:
-    """Return how many labels are wrong by predictions (n, K), where some rows learned a planted label."""
-    if not len(probe_rows):
-        return estimates.estimate_noise_rate(probs, codes)
-    others = np.delete(np.arange(len(probs)), probe_rows)
-    return estimates.estimate_noise_rate(probs[others], codes[others], probs[probe_rows], probe_codes)
-
-
-def judged_by(
-    probs: NDArray[np.float64],
-    codes: NDArray[np.int64],
-    least_rate: float,
-    latest: NDArray[np.float64] | None = None,
-) -> Judged:
-    """Judge rows by averaged predictions (n, K): so many are wrong, or more if `latest` contradict more."""
-    rate = max(least_rate, _beyond_doubt(probs if latest is None else latest, codes))
-    transition = estimates.estimate_transition(probs, codes, rate)
-    scores = estimates.corrected_log_odds(probs, codes, transition)
-    split = splits.at_rate(scores, rate)
-    return Judged(
-        scores=scores, clean=split.clean, probs=probs, noise_rate=rate, clean_proba=split.clean_proba,
-        transition=transition, threshold=split.threshold,
-    )  # fmt: skip
-
-
-def _beyond_doubt(probs: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
-    """Return by how much more rows are contradicted than a network as unsure would be wrong about them."""
-    contradicted = (probs.argmax(axis=1) != codes).mean()
-    doubted = _OVERSURE * (1.0 - probs.max(axis=1)).mean()
-    return max(0.0, float(contradicted - doubted))
 
 
 def together(probs: list[NDArray[Any]]) -> NDArray[np.float32]:

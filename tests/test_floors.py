@@ -46,6 +46,7 @@ FLOORS = (
         "backbones",
         "contrastive",
         "semisupervised",
+        "seen",
         "twonets",
         "cotraining",
         "criteria",

@@ -9,11 +9,11 @@ from torch import nn
 from noisefilter import ELRClassifier, GCEClassifier, GCELoss, MCorrectionClassifier, Net, SmallLossSelector
 from noisefilter.batches import ArrayRows
 from noisefilter.errors import InputTypeError, ParameterError
+from noisefilter.estimates import corrected_log_odds, estimate_noise_rate, estimate_transition
 from noisefilter.net import derived_seed
 from noisefilter.networks import MLP
 from noisefilter.progress import Progress
 from noisefilter.single import SingleTraining, with_criterion
-from noisefilter.twonets import judged_by, rate_of
 
 every = pytest.mark.parametrize(
     "kind", [GCEClassifier, ELRClassifier, MCorrectionClassifier], ids=lambda kind: kind.__name__
@@ -67,22 +67,25 @@ def test_planted_labels_are_learned_in_the_warm_up_alone(blobs, monkeypatch):
     assert ["estimated_rate" in record for record in records] == [False, True, False, False]
 
 
-def test_predictions_are_averaged_anew_behind_the_warm_up(blobs):
+def test_a_verdict_is_made_half_of_the_warm_up_and_half_of_all_epochs_after_it(blobs):
     training, looks = begun(blobs), []
     with Progress("test", 1, False) as bar:
         for epoch in range(4):
             training.run_epoch(epoch, bar)
             looks.append(training.predict(training.rows).astype(np.float64))
-            first = 0 if epoch < 2 else 2
-            weights = 0.9 ** np.arange(epoch - first, -1, -1)
-            expected = np.average(looks[first:], axis=0, weights=weights)
-            np.testing.assert_allclose(training.seen_probs(), expected, atol=1e-6)
+            expected = np.average(looks[:2], axis=0, weights=(0.9, 1.0)[2 - len(looks[:2]) :])
             if epoch == 1:
-                none = np.zeros(0, dtype=np.int64)
-                assert training.rate == rate_of(training.seen_probs(), blobs.y, none, none)
-    judged = training.judged()
-    again = judged_by(training.seen_probs(), blobs.y, training.rate)
-    assert np.array_equal(judged.scores, again.scores) and judged.noise_rate == again.noise_rate
+                assert training.rate == estimate_noise_rate(training.seen_probs(), blobs.y)
+            if epoch >= 2:
+                np.testing.assert_allclose(training.latest_probs(), np.mean(looks[2:], axis=0), atol=1e-6)
+                expected = (expected + np.mean(looks[2:], axis=0)) / 2
+            np.testing.assert_allclose(training.seen_probs(), expected, atol=1e-6)
+    judged, probs = training.judged(), training.seen_probs()
+    transition = estimate_transition(probs, blobs.y, judged.noise_rate)
+    assert np.array_equal(judged.scores, corrected_log_odds(probs, blobs.y, transition))
+    latest = training.latest_probs()
+    beyond = (latest.argmax(axis=1) != blobs.y).mean() - 1.25 * (1 - latest.max(axis=1)).mean()
+    assert judged.noise_rate == pytest.approx(max(training.rate, beyond))
 
 
 def test_an_epoch_is_a_plain_loop_over_the_rows_chosen(blobs):

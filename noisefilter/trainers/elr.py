@@ -57,8 +57,7 @@ class ELRClassifier(RobustTrainer):
         begins to memorize, the more may be kept.
     strength : float, default=7.0
         :math:`\lambda`, at least 0: how hard the network is held. Published: 1 to 7. Where a network
-        memorizes more is better: with 3 an MLP ended at 0.66, with 7 at 0.81 (benchmarks/training.py, 50 %
-        symmetric).
+        memorizes more is better (``elr_3`` in ``benchmarks/README.md``).
     warmup_epochs : int, optional
         After how many epochs planted labels end; the loss is the same before and after. Default: a sixth of
         the epochs.
@@ -94,7 +93,8 @@ class ELRClassifier(RobustTrainer):
     wrong labels.
 
     The verdict's scores are corrected log-odds of the given label
-    (:func:`noisefilter.estimates.corrected_log_odds`) in the predictions averaged over the last epochs; it
+    (:func:`noisefilter.estimates.corrected_log_odds`) in predictions, half of them those of the warm-up, half
+    the mean of all epochs after it; it
     flags as many as the network contradicted beyond its doubt, and the planted labels said, at the end of the
     warm-up, or as the filter before said; or more, if in the end so many more are contradicted than doubted.
 

@@ -56,10 +56,9 @@ class GCEClassifier(RobustTrainer):
         In (0, 1]. Towards 0 the loss is the cross-entropy; at 1 it is the mean absolute error, which resists
         most and learns least, above all with many classes.
     truncation : float or None, default=0.5
-        k, in (0, 1): after the warm-up, labels with a smaller probability in the predictions averaged over
-        the last epochs are not learned. None learns all labels to the end: the loss alone delays memorization
-        and does not prevent it. An MLP that memorizes ended at 0.64 so, and at 0.79 with truncation
-        (benchmarks/training.py, 50 % symmetric).
+        k, in (0, 1): after the warm-up, labels with a smaller probability in the predictions averaged in it,
+        later in those since, are not learned. None learns all labels to the end: the loss alone delays
+        memorization and does not prevent it (``gce_untruncated`` in ``benchmarks/README.md``).
     prune_epochs : int, default=10
         After how many epochs that is decided anew.
     warmup_epochs : int, optional
@@ -96,13 +95,14 @@ class GCEClassifier(RobustTrainer):
     wrong labels.
 
     The verdict's scores are corrected log-odds of the given label
-    (:func:`noisefilter.estimates.corrected_log_odds`) in the predictions averaged over the last epochs; it
+    (:func:`noisefilter.estimates.corrected_log_odds`) in predictions, half of them those of the warm-up, half
+    the mean of all epochs after it; it
     flags as many as the network contradicted beyond its doubt, and the planted labels said, at the end of the
     warm-up, or as the filter before said; or more, if in the end so many more are contradicted than doubted.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: truncation unless it
     is declined, and early; planted labels in the warm-up; small networks and Nesterov momentum. Others that
-    stay: what truncation leaves out is decided by predictions averaged over the last epochs, where the paper
+    stay: what truncation leaves out is decided by predictions averaged since the warm-up, where the paper
     takes the network that was best on held-out rows, and public code the one that was best on the *test*
     rows; and it leaves no class with fewer than five rows, nor all together with fewer than a batch
     (:func:`noisefilter.semisupervised.floored`). Rows that are left out have no slope in the truncated loss
@@ -221,7 +221,7 @@ class _GCE(SingleTraining):
         """Decide anew which of all rows are learned, where it is time."""
         since = epoch + 1 - self.warmup_epochs
         if self.truncation is not None and since >= 0 and since % self.prune_epochs == 0:
-            believed = given_probability(self.seen_probs(), self.codes)
+            believed = given_probability(self.latest_probs(), self.codes)
             half = self.net.rows_of_batch(len(self.rows)) // 2
             self.kept = floored(believed, self.codes, self.n_classes, self.truncation, half)
         return {}

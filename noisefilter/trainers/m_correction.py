@@ -102,7 +102,8 @@ class MCorrectionClassifier(RobustTrainer):
     of the two components.
 
     The verdict's scores are corrected log-odds of the given label
-    (:func:`noisefilter.estimates.corrected_log_odds`) in the predictions averaged over the last epochs; it
+    (:func:`noisefilter.estimates.corrected_log_odds`) in predictions, half of them those of the warm-up, half
+    the mean of all epochs after it; it
     flags as many as the network contradicted beyond its doubt, and the planted labels said, at the end of the
     warm-up, or as the filter before said; or more, if in the end so many more are contradicted than doubted.
     It does not follow the mixture, which finds two components on clean data, too.
@@ -242,7 +243,7 @@ class _MCorrection(SingleTraining):
     def _doubt(self, probs: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
         """Return the probability (n,) that a label is wrong, and how far the two components are apart."""
         split, distance = mixture_with_separation(log_probability(probs, self.codes), "beta", scale=True)
-        rate = self.estimated_rate()
+        rate = self._estimated_rate()
         too_many = split.noise_rate is None or split.noise_rate > _TOO_MANY * rate
         if distance < _ONE_HILL or too_many:  # only their order says something
             split = at_rate(log_odds(given_probability(probs, self.codes)), rate)

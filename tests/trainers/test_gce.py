@@ -23,7 +23,7 @@ def test_truncation_leaves_out_what_the_averaged_predictions_disbelieve(blobs, m
         before = self.kept
         found = own(self, epoch, probs)
         if self.kept is not before:
-            believed = given_probability(self.seen_probs(), self.codes)
+            believed = given_probability(self.latest_probs(), self.codes)
             expected = floored(believed, self.codes, 3, 0.5, self.net.batch_size // 2)
             assert np.array_equal(self.kept, expected)
             assert (self.kept == (believed > 0.5)).mean() > 0.95  # the floor adds next to nothing
