@@ -68,6 +68,15 @@ def test_steps_count_by_what_they_cost(clock, capsys):
         assert "9/20" not in str(bar.bar)
 
 
+def test_costs_that_pass_their_sum_are_no_complaint(clock, recwarn):
+    with Progress("work", 0.6, True, label="short") as bar:
+        for cost in (0.1, 0.2, 0.3, 0.2):  # the first three are a rounding too much, the last is not foreseen
+            bar.step(cost)
+            bar.bar.refresh()
+        assert bar.bar.n == bar.bar.total == bar.total
+    assert not [warning.message for warning in recwarn]
+
+
 def test_the_first_step_is_not_timed(clock, capsys):
     """It waits for what is made once: a first verdict, kernels of a GPU."""
     with Progress("work", 60, True, trial=10) as bar:
