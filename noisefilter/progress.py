@@ -56,7 +56,7 @@ class Progress:
         if self.n_steps == 1 < self.trial:
             self.start, self.before = perf_counter(), cost
             self.bar.unpause()
-        # Costs are told beforehand as floats: their sum may pass the total by a rounding, of which tqdm would warn.
+        # Costs are floats: their sum may pass the total by a rounding, and tqdm would warn of it.
         self.bar.total = self.total = max(self.total, self.done)
         self.bar.update(cost)
         if self.enabled and self.n_steps == self.trial:

@@ -254,6 +254,15 @@ def check_drops(estimator: Any) -> None:
         )
 
 
+def check_clustering(estimator: Any) -> None:
+    """Raise ParameterError unless parameters of pre-training, neighbors and SCAN can be."""
+    check_at_least_1(estimator, "n_neighbors", "pretrain_epochs")
+    rule = "at least 0 and finite"
+    check_number("scan_entropy", estimator.scan_entropy, Real, rule, lambda value: 0 <= value < np.inf)
+    if estimator.pretrain not in (None, "simclr"):
+        raise ParameterError(f"pretrain must be 'simclr' or None, got {estimator.pretrain!r}.")
+
+
 def log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return log-odds that are finite at 0 and 1, too."""
     return np.asarray(logit(np.clip(probability, 1e-12, 1 - 1e-12)))

@@ -48,6 +48,7 @@ FLOORS = (
         "semisupervised",
         "seen",
         "twonets",
+        "clustered",
         "cotraining",
         "criteria",
         "pairs",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,28 +11,16 @@ from numpy.typing import NDArray
 
 from noisefilter.balance import Mixing, class_weights, mixing_plan, supplement
 from noisefilter.base import check_number
-from noisefilter.batches import Rows, count_batches
+from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS
+from noisefilter.clustered import DRAW, ClusteredTraining, check_pretraining
 from noisefilter.cotraining import CoTraining, Division, pushed
 from noisefilter.errors import ParameterError
-from noisefilter.net import Net, derived_seed
+from noisefilter.net import derived_seed
 from noisefilter.networks import PreActResNet18
-from noisefilter.pretrain import (
-    LEAST_ENTROPY,
-    cluster_entropy,
-    encoded,
-    last_linear,
-    matched_clusters,
-    neighbor_sets,
-    reordered,
-    scan_epoch,
-    scan_weights,
-    simclr_weights,
-)
 from noisefilter.progress import Progress
-from noisefilter.trained import check_at_least_1, check_positive
+from noisefilter.trained import check_clustering, check_positive
 from noisefilter.trainers.dividemix import DivideMixClassifier, _DivideMix, as_published_rate
-from noisefilter.twonets import together
 from noisefilter.variation import (
     BETA_RULES,
     adapted,
@@ -53,9 +39,6 @@ Floats = NDArray[np.float64]
 _A, _B = 0, 1  # the network whose losses are read for their size, and the one for their variation
 _LEAST_SHARE = 0.05  # of rows believed clean
 _HEAVY_FROM = 0.6  # rate of symmetric noise, from which on SCAN is the paper's and classes are alike
-_SCAN_BATCH = 128
-_CLUSTERING_EPOCHS = 50
-_DRAW = 1  # what is drawn in an epoch beside its training
 _NO_ROWS = np.zeros(0, dtype=np.int64)
 _NOTHING = Mixing(_NO_ROWS, _NO_ROWS, np.zeros(0), _NO_ROWS)
 _CHOICES = {
@@ -410,33 +393,20 @@ class VRLVMixClassifier(DivideMixClassifier):
         features: NDArray[Any] | None,
         rng: np.random.RandomState,
     ) -> CoTraining:
-        if self.pretrain is not None and len(rows.shape) != 3:
-            raise ParameterError(
-                f"pretrain must be None where rows are no images, got {self.pretrain!r}. An embedding from "
-                "elsewhere goes into fit(X, y, features=...)."
-            )
+        check_pretraining(self, rows)
         return self._co_trained(_VRLVMix, rows, codes, n_classes, given, rng, features=features)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_at_least_1(self, "n_neighbors", "pretrain_epochs")
+        check_clustering(self)
         check_positive(self, "scan_lr")
         check_number(
             "window", self.window, Integral, "a whole number of at least 2", lambda value: value >= 2
-        )
-        check_number(
-            "scan_entropy",
-            self.scan_entropy,
-            Real,
-            "at least 0 and finite",
-            lambda value: 0 <= value < np.inf,
         )
         if self.most_unstable is not None:
             rule = "in [0, 1] or None"
             check_number("most_unstable", self.most_unstable, Real, rule, lambda value: 0 <= value <= 1)
         self._check_switches()
-        if self.pretrain not in (None, "simclr"):
-            raise ParameterError(f"pretrain must be 'simclr' or None, got {self.pretrain!r}.")
 
     def _check_switches(self) -> None:
         for name in ("variation", "synthetic", "weighted"):
@@ -450,75 +420,29 @@ class VRLVMixClassifier(DivideMixClassifier):
                 raise ParameterError(f"{name} must be one of {choices}, got {getattr(self, name)!r}.")
 
 
-class _VRLVMix(_DivideMix):
-    """Algorithm 1; its lines stand in comments."""
+class _VRLVMix(ClusteredTraining, _DivideMix):
+    """Algorithm 1; its lines stand in comments. Lines 1, 2 and Eq. (12) are in the first of its bases."""
 
-    _remembered: ClassVar = ("predictions", "predicted", "rates", "neighbors")
+    _remembered: ClassVar = (*ClusteredTraining._remembered, "rates")
     # Its banks would have to go back, too. And earlier networks, tried, have worse neighbors and fewer small
     # losses to take the share from: under symmetric noise it cost four to nine points.
     _goes_back: ClassVar = False
 
-    def __init__(
-        self, *args: Any, features: NDArray[Any] | None, trainer: VRLVMixClassifier, **settings: Any
-    ):
+    def __init__(self, *args: Any, trainer: VRLVMixClassifier, **settings: Any):
         depth = int(trainer.window) + 2  # after a change of the rate, the prediction before it is read
         settings["loss_epochs"] = max(depth, settings["loss_epochs"])
-        self.options = trainer
-        super().__init__(*args, trainer=trainer, **settings)
-        self.features = features
-        self.predictions = np.zeros((2, depth, len(self.rows)), dtype=np.int32)  # the newest last
-        self.predicted = np.zeros(len(self.rows), dtype=np.int32)  # by both together
+        super().__init__(*args, trainer=trainer, depth=depth, **settings)
         self.rates = np.zeros(depth)
-        self.neighbors: NDArray[np.int64] | None = None
         self.first_share: float | None = None
         self.selected: _Selection | None = None
 
-    def cost(self, epoch: int) -> float:
-        """Return how long an epoch takes, in steps of the warm-up."""
-        scans = epoch >= self.warmup_epochs and self._scans()
-        return super().cost(epoch) + (2 * count_batches(len(self.rows), _SCAN_BATCH) if scans else 0)
-
-    # -- lines 1 and 2: pre-training, and a warm-up from it ---------------------------------------
-
-    def run_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
-        """Train both networks for an epoch, and look at all rows; before the first, train without labels."""
-        if epoch == 0 and self.options.pretrain is not None:
-            self._pretrain()
-        return super().run_epoch(epoch, bar)
-
-    def _pretrain(self) -> None:
-        """Let both networks begin with weights of SimCLR, or of the clusters that SCAN finds by them."""
-        net, options = self.nets[_A], self.options
-        folder = options.checkpoint_dir and os.path.join(options.checkpoint_dir, "simclr")
-        common: dict[str, Any] = {"seed": net.seed_, "verbose": options.verbose}
-        weights = simclr_weights(
-            net, self.rows, epochs=options.pretrain_epochs, checkpoint_dir=folder, **common
-        )
-        self._find_neighbors(encoded(net, self.rows, weights))
-        if options.scan is not False:
-            assert self.neighbors is not None
-            found = scan_weights(
-                net, self.rows, self.neighbors, weights=weights, epochs=_CLUSTERING_EPOCHS, **common
-            )
-            if found.entropy >= LEAST_ENTROPY:
-                classes = matched_clusters(found.probs.argmax(axis=1), self.codes, self.n_classes)
-                weights = reordered(net, self.rows, found.weights, classes)
-        for net in self.nets:
-            net.module_.load_state_dict(weights)
-
-    def _warm_up(self, epoch: int, bar: Progress) -> dict[str, Any]:
-        if self.options.pretrain is None or self.plain:
-            return super()._warm_up(epoch, bar)
-        with _last_layer_alone(self.nets[_A], self.rows), _last_layer_alone(self.nets[_B], self.rows):
-            return super()._warm_up(epoch, bar)
+    def _finds_clusters(self) -> bool:
+        return self.options.scan is not False
 
     # -- lines 3, 4, 8, 9: the memory bank --------------------------------------------------------
 
     def _note(self, both: list[NDArray[Any]]) -> None:
         super()._note(both)
-        for bank, probs in zip(self.predictions, both, strict=True):
-            pushed(bank, probs.argmax(axis=1))
-        self.predicted = together(both).argmax(axis=1).astype(np.int32)
         pushed(self.rates, np.asarray(self._lr()))
 
     # -- lines 5 to 21: what both networks believe ------------------------------------------------
@@ -528,8 +452,8 @@ class _VRLVMix(_DivideMix):
         record = super()._learn_epoch(epoch, bar)
         if self.selected is None:
             return record | {"branch": "verdict given"}
-        if self._scans():
-            record["scan_loss"] = self._scan(epoch, bar)
+        if self.scan_rate() is not None:
+            record["scan_loss"] = self.scan(epoch, bar)
         return record | self._told(self.selected)
 
     def _selection(self) -> _Selection:
@@ -603,66 +527,28 @@ class _VRLVMix(_DivideMix):
         per_class = round(selected.share * len(self.codes) / self.n_classes)  # line 11
         if selected.branch == "changed rate":  # lines 15 to 18
             return supplement(self.codes, clean, selected.small, selected.orders[_B], per_class), _NOTHING
-        if self.neighbors is None:
-            self._find_neighbors(self._space())
-        assert self.neighbors is not None
-        added = supplement(self.codes, clean, pool, order, per_class, self.neighbors)  # lines 22 to 26
+        near = self.near()
+        added = supplement(self.codes, clean, pool, order, per_class, near)  # lines 22 to 26
         if not self.options.synthetic:
             return added, _NOTHING
         short = per_class - np.bincount(self.codes[clean | added], minlength=self.n_classes)
-        rng = np.random.default_rng(derived_seed(self.nets[learner].seed_, self.n_epochs_seen, _DRAW))
+        rng = np.random.default_rng(derived_seed(self.nets[learner].seed_, self.n_epochs_seen, DRAW))
         return added, mixing_plan(
-            self.codes, clean, ~pool & ~clean, np.maximum(short, 0), self.neighbors, self.predicted, rng
+            self.codes, clean, ~pool & ~clean, np.maximum(short, 0), near, self.predicted, rng
         )  # lines 27 to 29
-
-    def _space(self) -> NDArray[Any]:
-        """Return the embedding given, or the features of both networks, one beside the other."""
-        if self.features is not None:
-            return self.features
-        found = []
-        for which in (_A, _B):
-            with self.answering(which):
-                features = self.nets[which].evaluate(self.rows, features=True)[1]
-            assert features is not None
-            length = np.linalg.norm(features, axis=1, keepdims=True)
-            found.append(features / np.where(length > 0, length, 1.0))
-        return np.concatenate(found, axis=1)
-
-    def _find_neighbors(self, space: NDArray[Any]) -> None:
-        space = space if self.features is None else self.features
-        self.neighbors = neighbor_sets(space, min(int(self.options.n_neighbors), len(space) - 1))
 
     # -- line 32: Eq. (12) ------------------------------------------------------------------------
 
-    def _scans(self) -> bool:
-        if self.options.scan is not None:
-            return bool(self.options.scan)
-        return self._is_heavy()
+    def scan_rate(self) -> float | None:
+        """Return the learning rate of SCAN, None where there is to be none."""
+        scans = self._is_heavy() if self.options.scan is None else self.options.scan
+        return float(self.options.scan_lr) if scans else None
 
     def _balances(self) -> bool:
         return not self._is_heavy() if self.options.balance is None else bool(self.options.balance)
 
     def _is_heavy(self) -> bool:
         return as_published_rate(self.rate or 0.0, self.n_classes) > _HEAVY_FROM
-
-    def _scan(self, epoch: int, bar: Progress) -> float | None:
-        """Train both networks to say the same of neighbors; None where they put all rows into few classes."""
-        counts = np.bincount(self.predicted, minlength=self.n_classes)
-        if cluster_entropy(counts[None]) < LEAST_ENTROPY:
-            return None
-        if self.neighbors is None:
-            self._find_neighbors(self._space())
-        assert self.neighbors is not None
-        found = []
-        for which, net in enumerate(self.nets):
-            with net.drawing(epoch, _DRAW) as generator:
-                record = scan_epoch(
-                    net, self.rows, self.neighbors, generator, bar=bar, lr=self.options.scan_lr,
-                    predictions=self.predictions[1 - which, -1].astype(np.int64), batch_size=_SCAN_BATCH,
-                    entropy_weight=self.options.scan_entropy,
-                )  # fmt: skip
-            found.append(record["loss"])
-        return float(np.mean(found))
 
     # -- what is told and kept --------------------------------------------------------------------
 
@@ -694,25 +580,10 @@ class _VRLVMix(_DivideMix):
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""
         super().release()
-        self.features = self.neighbors = self.selected = None
-        del self.options, self.predictions, self.predicted
+        self.selected = None
 
 
 def _repeated(rows: NDArray[np.int64], blends: Mixing) -> Mixing:
     """Return blends and rows that are no blends, to be labeled beside what they are otherwise."""
     twice = Mixing(rows, rows, np.ones(len(rows)), _NO_ROWS)
     return Mixing(*(np.concatenate(parts) for parts in zip(blends, twice, strict=True)))
-
-
-@contextmanager
-def _last_layer_alone(net: Net, rows: Rows) -> Iterator[None]:
-    """Keep all weights but those of the last layer from being trained inside the block."""
-    own = {id(each) for each in last_linear(net, rows)[1].parameters()}
-    others = [each for each in net.module_.parameters() if id(each) not in own and each.requires_grad]
-    for each in others:
-        each.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for each in others:
-            each.requires_grad_(True)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+import noisefilter.clustered as clustered
 import noisefilter.trainers.vrlvmix as vrlvmix
 from noisefilter import INNScorer, Net, VRLVMixClassifier, estimates, plant_noise
 from noisefilter.batches import ArrayRows
@@ -317,7 +318,7 @@ def test_neighbors_are_told_alike_where_most_labels_are_wrong(monkeypatch, scan,
         asked.append((run.nets.index(net), neighbors.shape, settings))
         return {"loss": 1.5}
 
-    monkeypatch.setattr(vrlvmix, "scan_epoch", scanned)
+    monkeypatch.setattr(clustered, "scan_epoch", scanned)
     run.rate = rate
     before = run.predictions[:, -1].copy()
     record = run.run_epoch(2, Bar())
@@ -332,7 +333,7 @@ def test_neighbors_are_told_alike_where_most_labels_are_wrong(monkeypatch, scan,
 
 def test_features_given_are_where_neighbors_are_looked_for():
     run = training(n_neighbors=3)
-    run._find_neighbors(run._space())
+    run.find_neighbors(run._space())
     unit = run.features / np.linalg.norm(run.features, axis=1, keepdims=True)
     naive = np.argsort(-(unit @ unit.T) + 9 * np.eye(N), axis=1, kind="stable")[:, :3]
     assert np.array_equal(run.neighbors, naive)
@@ -358,7 +359,7 @@ def pictures(n=60):
 def test_networks_begin_where_pre_training_ends(monkeypatch, scan):
     X, y = pictures()
     seen = {}
-    own = vrlvmix.simclr_weights
+    own = clustered.simclr_weights
 
     def simclr(net, rows, **settings):
         seen["simclr"], seen["epochs"] = own(net, rows, **settings), settings["epochs"]
@@ -370,8 +371,8 @@ def test_networks_begin_where_pre_training_ends(monkeypatch, scan):
         probs = np.eye(3, dtype=np.float32)[(y + 1) % 3]  # cluster 1 is class 0
         return Clusters({name: tensor + 1 for name, tensor in weights.items()}, probs, 1.0)
 
-    monkeypatch.setattr(vrlvmix, "simclr_weights", simclr)
-    monkeypatch.setattr(vrlvmix, "scan_weights", clusters)
+    monkeypatch.setattr(clustered, "simclr_weights", simclr)
+    monkeypatch.setattr(clustered, "scan_weights", clusters)
     run = untrained(X, y, scan=scan, pretrain_epochs=2)
     run._pretrain()
     assert seen["epochs"] == 2 and run.neighbors.shape == (60, 20)
