@@ -19,7 +19,7 @@ the last, and the mean of the last ten are reported.
 same on the rows that INNScorer or SmallLossSelector keep, which train one such network each to judge by.
 ``gce``, ``elr`` and ``m_correction`` are trainers of one network with a robust loss, ``decoupling``,
 ``co_teaching``, ``co_teaching_plus`` and ``jocor`` of two that choose rows of every batch, ``dividemix``,
-``josrc``, ``inn_dividemix`` and ``vrlvmix`` those that guess labels, all with their defaults.
+``josrc``, ``inn_dividemix``, ``unicon``, ``scanmix`` and ``vrlvmix`` those that guess labels, all with their defaults.
 ``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
 code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, or have the one that
 the default leaves out, in ``memorizing`` alone, under asymmetric and heavy symmetric noise. Three defaults of
@@ -52,7 +52,7 @@ FILTERED = {"inn_filtered": "INNScorer", "loss_filtered": "SmallLossSelector"}
 TRAINERS = {
     "dividemix": "DivideMixClassifier", "josrc": "JoSRCClassifier",
     "inn_dividemix": "INNDivideMixClassifier", "inn_then_dividemix": "DivideMixClassifier",
-    "dividemix_25": "DivideMixClassifier",
+    "dividemix_25": "DivideMixClassifier", "unicon": "UNICONClassifier", "scanmix": "ScanMixClassifier",
 }  # fmt: skip
 SINGLE = {"gce": "GCEClassifier", "elr": "ELRClassifier", "m_correction": "MCorrectionClassifier"}
 PAIRS_OF_NETS = {

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from noisefilter.trainers.jocor import JoCoRClassifier
     from noisefilter.trainers.josrc import JoSRCClassifier
     from noisefilter.trainers.m_correction import MCorrectionClassifier
+    from noisefilter.trainers.scanmix import ScanMixClassifier
+    from noisefilter.trainers.unicon import UNICONClassifier
     from noisefilter.trainers.vrlvmix import VRLVMixClassifier
     from noisefilter.verdict import CLEAN, ID_NOISE, OOD_NOISE, Signals, Verdict
     from noisefilter.voting import VoteFilter
@@ -73,6 +75,7 @@ _HOME = {
     "Net": "net",
     "OOD_NOISE": "verdict",
     "SCANClusterer": "selfsupervised",
+    "ScanMixClassifier": "trainers.scanmix",
     "ScoreHistogramDisplay": "displays",
     "Signals": "verdict",
     "SimCLR": "selfsupervised",
@@ -80,6 +83,7 @@ _HOME = {
     "SoftBootstrappingLoss": "criteria",
     "SymmetricCELoss": "criteria",
     "TransitionMatrixDisplay": "displays",
+    "UNICONClassifier": "trainers.unicon",
     "VRLVMixClassifier": "trainers.vrlvmix",
     "Verdict": "verdict",
     "VoteFilter": "voting",
@@ -116,6 +120,7 @@ __all__ = [
     "MCorrectionClassifier",
     "Net",
     "SCANClusterer",
+    "ScanMixClassifier",
     "ScoreHistogramDisplay",
     "Signals",
     "SimCLR",
@@ -123,6 +128,7 @@ __all__ = [
     "SoftBootstrappingLoss",
     "SymmetricCELoss",
     "TransitionMatrixDisplay",
+    "UNICONClassifier",
     "VRLVMixClassifier",
     "Verdict",
     "VoteFilter",

@@ -8,14 +8,12 @@ learning to classify images without labels", ECCV 2020 (arXiv:2005.12320). The t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from noisefilter.batches import Rows, count_batches
 from noisefilter.cotraining import CoTraining, pushed
@@ -64,7 +62,8 @@ class ClusteredTraining(CoTraining):
         Of how many last epochs the predictions of both networks are kept.
     """
 
-    _remembered: ClassVar[tuple[str, ...]] = ("predictions", "predicted", "neighbors")
+    _remembered: ClassVar[tuple[str, ...]] = ("neighbors",)
+    _of_epoch: ClassVar[tuple[str, ...]] = ("predictions", "predicted")
 
     def __init__(
         self, *args: Any, features: NDArray[Any] | None, trainer: Any, depth: int = 1, **settings: Any
@@ -179,16 +178,6 @@ class ClusteredTraining(CoTraining):
         for bank, probs in zip(self.predictions, both, strict=True):
             pushed(bank, probs.argmax(axis=1))
         self.predicted = together(both).argmax(axis=1).astype(np.int32)
-
-    def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors, rest = super()._snapshot()
-        seen = {name: torch.tensor(getattr(self, name)) for name in ("predictions", "predicted")}
-        return tensors | seen, rest
-
-    def _go_back(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
-        super()._go_back(tensors, rest)
-        for name in ("predictions", "predicted"):
-            setattr(self, name, tensors[name].cpu().numpy().copy())
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""

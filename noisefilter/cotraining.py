@@ -99,6 +99,8 @@ class CoTraining(TwoNetTraining):
     # Arrays, or None, that a trainer keeps from epoch to epoch beside those of this class. Networks that go
     # back leave them as they are.
     _remembered: ClassVar[tuple[str, ...]] = ()
+    # Arrays that it makes of what networks predict after an epoch, which go back with them.
+    _of_epoch: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -128,6 +130,7 @@ class CoTraining(TwoNetTraining):
         self.guessed_right = 1.0  # share of the guesses, when the warm-up ends; unknown without
         self.kept: tuple[Division, Division] | None = None  # in use
         self.found: dict[int, NDArray[np.bool_]] = {}  # labeled rows of the newest, in use or not
+        self.unlabeled_ratio = 1.0  # unlabeled rows of a step for each labeled one
         self.plain = False  # whether the warm-up goes on to the end
         super().__init__(nets, rows, codes, n_classes, **warmup)
 
@@ -140,6 +143,10 @@ class CoTraining(TwoNetTraining):
     def peer_of(self, which: int) -> int:
         """Return which network guesses beside this one, or the number itself where it guesses alone."""
         return 1 - which
+
+    def learning(self, which: int) -> dict[str, Any]:
+        """Return what else :func:`~noisefilter.semisupervised.mixmatch_epoch` is to be told of a network."""
+        return {}
 
     def unlabeled_weight(self) -> float:
         """Return the full weight of the unlabeled loss; asked before every epoch after the warm-up."""
@@ -155,7 +162,8 @@ class CoTraining(TwoNetTraining):
         else:
             share = np.mean([each.labeled.mean() for each in self.kept]) if self.kept else _OFTEN_LABELED
             n = round(share * len(self.rows))
-            trained = self._steps(passes(n, n if n < len(self.rows) else 0, n_views))
+            others = round(self.unlabeled_ratio * n) if n < len(self.rows) else 0
+            trained = self._steps(passes(n, others, n_views))
         return 2 * (trained + self._steps(len(self.rows)))
 
     def _steps(self, n_passes: float) -> float:
@@ -173,11 +181,13 @@ class CoTraining(TwoNetTraining):
 
     def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, rest = super()._snapshot()
-        return tensors | {"losses": torch.tensor(self.losses)}, rest
+        made = {name: torch.tensor(getattr(self, name)) for name in ("losses", *self._of_epoch)}
+        return tensors | made, rest
 
     def _go_back(self, tensors: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
         super()._go_back(tensors, rest)
-        self.losses = tensors["losses"].cpu().numpy().copy()
+        for name in ("losses", *self._of_epoch):
+            setattr(self, name, tensors[name].cpu().numpy().copy())
 
     def _end_warm_up(self) -> dict[str, Any]:
         """Estimate how many labels are wrong and guesses right, and choose how to go on."""
@@ -263,7 +273,8 @@ class CoTraining(TwoNetTraining):
                 batch_size=self._labeled_batch(net), temperature=self.temperature,
                 mixup_alpha=self.mixup_alpha, penalty=self.penalty, generator=generator, bar=bar,
                 unlabeled_weight=lambda step: weight * ramp(start + step, 0, self.ramp_steps),
-                average=average, **_weighing(division, device),
+                average=average, unlabeled_ratio=self.unlabeled_ratio, **_weighing(division, device),
+                **self.learning(which),
             )  # fmt: skip
             net.history.record("train_loss", found["loss"])
             if net.notify_epoch_end(*dataset):
@@ -288,7 +299,7 @@ class CoTraining(TwoNetTraining):
         """Return all that the epochs to come and the verdict depend on."""
         tensors, rest = super().state()
         tensors["losses"] = torch.from_numpy(self.losses.copy())
-        for name in self._remembered:
+        for name in (*self._remembered, *self._of_epoch):
             if getattr(self, name) is not None:
                 tensors[_OWN + name] = torch.from_numpy(getattr(self, name).copy())
         rest |= {"plain": self.plain, "n_ssl_steps": self.n_ssl_steps, "averaged_steps": None}

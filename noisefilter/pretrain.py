@@ -34,11 +34,12 @@ from noisefilter.neighbors import nearest
 from noisefilter.net import Net, caught_features, check_finite_loss, derived_seed, local_seed
 from noisefilter.networks import Standardize
 from noisefilter.progress import Progress
-from noisefilter.states import behind, check_tensors, load_optimizer_state, optimizer_state
+from noisefilter.states import behind, check_tensors, load_optimizer_state, named, optimizer_state
 
 __all__ = [
     "LEAST_ENTROPY",
     "Clusters",
+    "Contrast",
     "LinearNetwork",
     "cluster_entropy",
     "encoded",
@@ -550,21 +551,12 @@ class _Contrast(_Course):
 
     def __init__(self, net: Net, rows: Rows, *, seed: int, **settings: Any):
         super().__init__(net, rows, None, seed, **settings)
-        width = self._width()
-        with local_seed(seed, rows.device):
-            layers = nn.Linear(width, width), nn.ReLU(), nn.Linear(width, _PROJECTED)
-            self.projection = nn.Sequential(*layers).to(rows.device)
+        self.projection = _projection(net, self.module, rows, seed)
         parameters = [*self.module.parameters(), *self.projection.parameters()]
         # The last layer gets no gradient, and so it is neither moved nor does it decay.
         self.optimizer = torch.optim.SGD(
             parameters, lr=settings["lr"], momentum=0.9, weight_decay=settings["weight_decay"]
         )
-
-    def _width(self) -> int:
-        with caught_features(self.module, self.net.feature_layer) as caught:
-            with self.net.answered_by(self.module), self.net.evaluating():
-                self.net.outputs(self.rows.take(torch.arange(1, device=self.rows.device)))
-            return caught[0].shape[1]
 
     def parts(self) -> dict[str, nn.Module]:
         """Return the modules in training."""
@@ -594,6 +586,82 @@ class _Contrast(_Course):
                 total += loss.detach() * len(index)
                 bar.step()
         return float(total / len(rows))
+
+
+def _projection(net: Net, module: nn.Module, rows: Rows, seed: int) -> nn.Module:
+    """Return what NT-Xent compares the features of a network through: d -> d -> 128."""
+    with caught_features(module, net.feature_layer) as caught:
+        with net.answered_by(module), net.evaluating():
+            net.outputs(rows.take(torch.arange(1, device=rows.device)))
+        width = caught[0].shape[1]
+    with local_seed(seed, rows.device):
+        layers = nn.Linear(width, width), nn.ReLU(), nn.Linear(width, _PROJECTED)
+        return nn.Sequential(*layers).to(rows.device)
+
+
+class Contrast:
+    """SimCLR's loss beside another training of a network, with a projection that it trains on its own.
+
+    The projection learns by SGD with momentum 0.9 and a weight decay of 5e-4.
+
+    Parameters
+    ----------
+    net : Net
+        Initialized.
+    rows : Rows
+        Of the training.
+    weight : float
+        Of the loss, greater than 0.
+    temperature : float
+        Of NT-Xent, greater than 0.
+    seed : int
+        Of the projection; the global generators are left as they were.
+    """
+
+    def __init__(self, net: Net, rows: Rows, *, weight: float, temperature: float, seed: int):
+        self.weight = weight
+        self.temperature = temperature
+        self.projection = _projection(net, net.module_, rows, seed)
+        self.optimizer = torch.optim.SGD(
+            self.projection.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4
+        )
+        self.total, self.n_rows = torch.zeros((), device=rows.device), 0
+
+    def begin(self, lr: float) -> None:
+        """Begin an epoch in which the projection learns at this rate."""
+        self.total, self.n_rows = torch.zeros_like(self.total), 0
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def loss(self, net: Net, views: tuple[Tensor, ...]) -> Tensor:
+        """Return the weighted loss of two views (b, ...), or of one that dropout sees twice."""
+        with caught_features(net.module_, net.feature_layer) as caught:
+            net.outputs(torch.cat([views[0], views[-1]]), net._half_training())
+        first, second = self.projection(caught[0].float()).chunk(2)
+        loss = losses.nt_xent(first, second, self.temperature)
+        self.total += loss.detach() * len(first)
+        self.n_rows += len(first)
+        return self.weight * loss
+
+    def step(self) -> None:
+        """Move the projection down the gradients at hand."""
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def mean_loss(self) -> float | None:
+        """Return the mean loss of the epoch, without its weight; None where no row was unlabeled."""
+        return float(self.total / self.n_rows) if self.n_rows else None
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that the epochs to come depend on."""
+        tensors, rest = optimizer_state(self.optimizer)
+        own = {name: tensor.clone() for name, tensor in self.projection.state_dict().items()}
+        return named("optimizer.", tensors) | named("projection.", own), rest
+
+    def load_state(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
+        """Go on from where :meth:`state` was asked for."""
+        self.projection.load_state_dict(behind("projection.", tensors))
+        load_optimizer_state(self.optimizer, behind("optimizer.", tensors), rest)
 
 
 class _Clustering(_Course):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from noisefilter import losses
+from noisefilter.augment import Augment
 from noisefilter.batches import Rows, shuffled
 from noisefilter.contrastive import MeanTeacher
 from noisefilter.errors import InputError, ParameterError
@@ -72,6 +73,16 @@ class Blends(NamedTuple):
     first: Tensor
     second: Tensor
     share: Tensor
+
+
+class Beside(Protocol):
+    """A loss of unlabeled rows that is learned beside that of MixMatch; it may have parameters of its own."""
+
+    def loss(self, net: Net, views: tuple[Tensor, ...]) -> Tensor:
+        """Return the loss, with its weight, of views (b, ...) of the unlabeled rows of a step."""
+
+    def step(self) -> None:
+        """Move its own parameters down the gradients at hand."""
 
 
 # --- targets --------------------------------------------------------------------------------------
@@ -237,6 +248,9 @@ def mixmatch_epoch(
     penalty: float = 1.0,
     row_weights: Tensor | None = None,
     blends: Blends | None = None,
+    unlabeled_ratio: float = 1.0,
+    learned_views: Augment | None = None,
+    beside: Beside | None = None,
 ) -> dict[str, float]:
     r"""Train a network for one pass over the labeled rows, with as many unlabeled ones beside them.
 
@@ -303,6 +317,13 @@ def mixmatch_epoch(
         that a labeled one is mixed with weighs 1. Without them all weigh 1.
     blends : Blends, optional
         Labeled rows beside those of `labeled`, made of two rows each, which may be of either half.
+    unlabeled_ratio : float, default=1.0
+        Unlabeled rows of a step for each labeled one, greater than 0.
+    learned_views : callable, optional
+        ``learned_views(batch, generator) -> batch``, asked twice for each batch: what is mixed and learned,
+        where that is not to be the views that targets are made of.
+    beside : Beside, optional
+        Its loss of the views to learn of the unlabeled rows is added, in a call of the network of its own.
 
     Returns
     -------
@@ -329,29 +350,43 @@ def mixmatch_epoch(
     believed = torch.as_tensor(clean_proba, dtype=torch.float32, device=rows.device)
     guesses = _Guesses(net, peer, entries.of(codes), entries.of(believed), temperature, halves)
     weighing = None if row_weights is None else entries.of(row_weights.to(rows.device, torch.float32))
-    batches = _paired(halves, batch_size, generator)
+    batches = _paired(halves, batch_size, unlabeled_ratio, generator)
+    look_again = None if learned_views is None else _twice(learned_views)
     weights = _mixture_weights(mixup_alpha, len(batches), generator)
     total = torch.zeros(4, device=rows.device)
     with _in_mode(net.module_, training=True), _in_mode(peer.module_, training=peer is net):
         for step, (batch, weight) in enumerate(zip(batches, weights, strict=True)):
-            views = entries.views(net, batch, generator)
+            views = entries.views(net.two_views, batch, generator)
             targets = guesses.targets(views, batch)
+            cost = guesses.passes(batch, len(views), beside is not None)
+            if look_again is not None:
+                views = entries.views(look_again, batch, generator)
             order = torch.randperm(2 * len(targets), generator=generator, device=generator.device)
             x, wanted = mixed(torch.cat([views[0], views[-1]]), targets.repeat(2, 1), weight, order)
             counted = None if weighing is None else _mixed_weights(weighing, batch, weight, order)
-            terms = _update(net, x, wanted, len(batch.labeled), unlabeled_weight(step), penalty, counted)
+            also = None if beside is None else (beside, tuple(view[len(batch.labeled) :] for view in views))
+            terms = _update(
+                net, x, wanted, len(batch.labeled), unlabeled_weight(step), penalty, counted, also
+            )
             total += terms * len(batch.labeled)
             if average is not None:
                 average.update(net.module_)
             if bar is not None:
-                bar.step(guesses.passes(batch, len(views)) / (2 * TRAINED * batch_size))
+                bar.step(cost / (2 * TRAINED * batch_size))
     loss, of_labeled, of_unlabeled, uneven = (total / len(halves.labeled)).tolist()
     check_finite_loss(loss)
     means = {"loss": loss, "labeled_loss": of_labeled, "unlabeled_loss": of_unlabeled, "penalty": uneven}
     return means | {"n_steps": len(batches)}
 
 
-def passes(n_labeled: int, n_unlabeled: int, n_views: int, refines: bool = True, alone: bool = False) -> int:
+def passes(
+    n_labeled: int,
+    n_unlabeled: int,
+    n_views: int,
+    refines: bool = True,
+    alone: bool = False,
+    beside: bool = False,
+) -> int:
     """Return how many rows go forward through a network in a step; one that is trained on counts thrice.
 
     Parameters
@@ -364,9 +399,14 @@ def passes(n_labeled: int, n_unlabeled: int, n_views: int, refines: bool = True,
         Whether labeled rows are looked at as well.
     alone : bool, default=False
         Whether a network guesses without its peer.
+    beside : bool, default=False
+        Whether unlabeled rows have another loss beside.
     """
     looks = n_labeled * refines + n_unlabeled * (1 if alone else 2)
-    return n_views * looks + 2 * TRAINED * (n_labeled + n_unlabeled)
+    return n_views * looks + 2 * TRAINED * (n_labeled + n_unlabeled * (2 if beside else 1))
+
+
+_Look = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 class _Entries:
@@ -387,15 +427,15 @@ class _Entries:
         """Return values (n,) of the rows for all that stands in batches."""
         return values if self.blends is None else values[self.first]
 
-    def views(self, net: Net, batch: Halves, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def views(self, look: _Look, batch: Halves, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Return two views of a batch, or one where nothing outside the network makes two."""
         if self.blends is None:
-            return _views(net, self.rows.take(torch.cat(batch)), generator)
+            return _views(look, self.rows.take(torch.cat(batch)), generator)
         n = len(batch.labeled)
         # All labeled rows have a partner, most of them themselves: picking out the others would have to wait
         # for the device.
-        own = _views(net, self.rows.take(self.first[torch.cat(batch)]), generator)
-        partners = _views(net, self.rows.take(self.second[batch.labeled]), generator)
+        own = _views(look, self.rows.take(self.first[torch.cat(batch)]), generator)
+        partners = _views(look, self.rows.take(self.second[batch.labeled]), generator)
         share = self.share[batch.labeled].view(-1, *(1,) * len(self.rows.shape))
         return tuple(
             torch.cat([_lerp(partner, view[:n], share), _float(view[n:])])
@@ -433,10 +473,10 @@ class _Guesses:
         alone = not len(halves.unlabeled)
         self.refines = alone or bool((clean_proba[halves.labeled] < 1.0).any())
 
-    def passes(self, batch: Halves, n_views: int) -> int:
+    def passes(self, batch: Halves, n_views: int, beside: bool) -> int:
         """Return what a step costs."""
         n_labeled, n_unlabeled = len(batch.labeled), len(batch.unlabeled)
-        return passes(n_labeled, n_unlabeled, n_views, self.refines, self.peer is self.net)
+        return passes(n_labeled, n_unlabeled, n_views, self.refines, self.peer is self.net, beside)
 
     def targets(self, views: tuple[Tensor, ...], batch: Halves) -> Tensor:
         """Return targets (b, K) of the rows of a batch, labeled rows first."""
@@ -472,6 +512,7 @@ def _update(
     weight: float,
     penalty: float,
     row_weights: Tensor | None,
+    beside: tuple[Beside, tuple[Tensor, ...]] | None,
 ) -> Tensor:
     """Update once; returns the loss and its three parts, (4,)."""
     net.zero_gradients()
@@ -488,22 +529,30 @@ def _update(
         guess = losses.brier(free, wanted[:, n_labeled:].flatten(0, 1)).mean()
     uneven = losses.uniform_penalty(log_probs)
     loss = fit + weight * guess + penalty * uneven
+    if beside is not None and len(beside[1][0]):
+        loss = loss + beside[0].loss(net, beside[1])
     loss.backward()
     net.descend(x, targets)
+    if beside is not None:
+        beside[0].step()
     return torch.stack([loss, fit, guess, uneven]).detach()
 
 
-def _views(net: Net, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+def _views(look: _Look, x: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Return two views of a batch, or one where they are the same."""
-    views = net.two_views(x, generator)
+    views = look(x, generator)
     return views[:1] if views[0] is views[1] else views
 
 
-def _paired(halves: Halves, batch_size: int, generator: torch.Generator) -> list[Halves]:
+def _twice(views: Augment) -> _Look:
+    return lambda x, generator: (views(x, generator), views(x, generator))
+
+
+def _paired(halves: Halves, batch_size: int, ratio: float, generator: torch.Generator) -> list[Halves]:
     """Return the batches of an epoch: each labeled row once, unlabeled ones from pass after pass."""
     order = shuffled(len(halves.labeled), batch_size, generator)
     n_others = len(halves.unlabeled)
-    sizes = [min(len(part), n_others) for part in order]
+    sizes = [min(max(1, round(ratio * len(part))), n_others) for part in order]
     passes = [
         torch.randperm(n_others, generator=generator, device=generator.device)
         for _ in range(-(-sum(sizes) // max(1, n_others)))

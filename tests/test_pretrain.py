@@ -120,6 +120,33 @@ def test_a_step_is_the_gradient_of_nt_xent_of_the_projections():
     torch.testing.assert_close(own, other - 0.1 * (other.grad + 0.01 * other), atol=1e-5, rtol=1e-3)
 
 
+def test_a_contrast_beside_another_training_is_the_weighted_gradient_of_nt_xent():
+    rows = textures(10)
+    net = net_for(rows)
+    net.set_params(precision="float32")
+    contrast = pretrain.Contrast(net, rows, weight=0.3, temperature=0.2, seed=1)
+    contrast.begin(0.1)
+    module, projection = copy.deepcopy(net.module_).train(), copy.deepcopy(contrast.projection)
+    x = rows.take(torch.arange(10)).float()
+    views = x, x + torch.rand(x.shape)
+    first, second = projection(module.body(module.standardize(torch.cat(views)))).chunk(2)
+    expected = losses.nt_xent(first, second, 0.2)
+    (0.3 * expected).backward()
+    net.module_.train()
+    found = contrast.loss(net, views)
+    found.backward()
+    torch.testing.assert_close(found, 0.3 * expected, rtol=1e-4, atol=1e-6)
+    assert contrast.mean_loss() == pytest.approx(float(expected), rel=1e-4)
+    own, other = net.module_.body[0][0].weight.grad, module.body[0][0].weight.grad
+    torch.testing.assert_close(own, other, atol=1e-6, rtol=1e-3)
+    contrast.step()
+    for own, other in zip(contrast.projection.parameters(), projection.parameters(), strict=True):
+        torch.testing.assert_close(own, other - 0.1 * (other.grad + 5e-4 * other), atol=1e-6, rtol=1e-3)
+        assert own.grad is None
+    contrast.begin(0.01)
+    assert contrast.mean_loss() is None and contrast.optimizer.param_groups[0]["lr"] == 0.01
+
+
 def test_the_projection_is_as_wide_as_the_features_and_the_rate_falls_along_a_cosine():
     rows = textures(10)
     course = pretrain._Contrast(

@@ -220,10 +220,14 @@ def naive_sharpened(row, temperature):
     return torch.tensor([p / sum(powers) for p in powers])
 
 
-def naive_epoch(net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, size=16, blends=(), weigh=None):
+def naive_epoch(
+    net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, size=16, blends=(), weigh=None,
+    ratio=1.0, strong=None, beside=None,
+):  # fmt: skip
     """Algorithm 1 of DivideMix, lines 10 to 29, view by view and row by row; returns network and loss.
 
-    With blends (first, second, share) among the labeled rows, and weights of the labeled loss.
+    With blends (first, second, share) among the labeled rows, and weights of the labeled loss; with so many
+    unlabeled rows for a labeled one, other views to learn, and a loss of these beside.
     """
     rows, codes, proba = data
     net_, peer_ = copy.deepcopy(net.module_), copy.deepcopy(peer.module_).eval()
@@ -236,7 +240,7 @@ def naive_epoch(net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, siz
         [known[k] for k in part] for part in torch.randperm(len(known), generator=generator).split(size)
     ]
     stream = []
-    while len(stream) < len(known):
+    while len(stream) < sum(round(ratio * len(batch)) for batch in batches):
         stream += unknown[torch.randperm(len(unknown), generator=generator)].tolist()
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     lambdas = torch._sample_dirichlet(
@@ -244,11 +248,11 @@ def naive_epoch(net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, siz
     )[:, 0]
     total = 0.0
     for step, batch in enumerate(batches):
-        others = torch.tensor([stream.pop(0) for _ in batch])
+        others = torch.tensor([stream.pop(0) for _ in range(round(ratio * len(batch)))])
         batch, partners, shares = (torch.tensor(part) for part in zip(*batch, strict=True))
         both = rows.take(torch.cat([batch, others]))
         views = [jitter(both, generator) for _ in range(2)]
-        b = len(batch)
+        b, n = len(batch), len(both)
         for view in views if blends else ():
             partner, share = jitter(rows.take(partners), generator), shares[:, None]
             view[:b] = share * view[:b] + (1 - share) * partner
@@ -260,23 +264,25 @@ def naive_epoch(net, peer, data, labeled, lam_u, temperature=0.5, alpha=4.0, siz
         for i in range(b):
             w, label = float(proba[batch[i]]), torch.eye(K)[codes[batch[i]]]
             targets.append(naive_sharpened(w * label + (1 - w) * own[i], temperature))
-        targets += [naive_sharpened((own[i] + other[i]) / 2, temperature) for i in range(b, 2 * b)]
+        targets += [naive_sharpened((own[i] + other[i]) / 2, temperature) for i in range(b, n)]
+        views = [strong(both, generator) for _ in range(2)] if strong else views
         x, wanted = torch.cat(views), torch.stack(targets + targets)
         lam = max(float(lambdas[step]), 1 - float(lambdas[step]))
-        order = torch.randperm(4 * b, generator=generator)
+        order = torch.randperm(2 * n, generator=generator)
         x, wanted = lam * x + (1 - lam) * x[order], lam * wanted + (1 - lam) * wanted[order]
-        count = torch.cat([weigh[batch], torch.ones(b)]).repeat(2)
+        count = torch.cat([weigh[batch], torch.ones(n - b)]).repeat(2)
         count = lam * count + (1 - lam) * count[order]
         net_.train()
         p = probabilities(net_, x)
         fit, guess = [], []
-        for i in range(4 * b):
-            if i % (2 * b) < b:
+        for i in range(2 * n):
+            if i % n < b:
                 fit.append(count[i] * -(wanted[i] * p[i].log()).sum())
             else:
                 guess.append(sum((p[i, c] - wanted[i, c]) ** 2 for c in range(K)) / K)
         prior = sum((1 / K) * torch.log((1 / K) / p[:, c].mean()) for c in range(K))
         loss = sum(fit) / len(fit) + lam_u(step) * sum(guess) / len(guess) + prior
+        loss = loss + beside(net_, [view[b:] for view in views]) if beside else loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -314,6 +320,66 @@ def test_blended_rows_and_weights_are_those_of_a_plain_loop(data):
     )
     assert means["loss"] == pytest.approx(loss, rel=1e-5) and means["n_steps"] == 3
     assert_close(weights(net), expected.state_dict())
+
+
+class Bar:
+    """A progress bar that counts."""
+
+    def __init__(self):
+        self.n_steps, self.total = 0, 0.0
+
+    def step(self, cost=1.0):
+        self.n_steps, self.total = self.n_steps + 1, self.total + cost
+
+
+class Alike:
+    """Beside MixMatch, a number of its own times the distance of what is said of two views."""
+
+    def __init__(self):
+        self.scale = torch.tensor(2.0, requires_grad=True)
+
+    def loss(self, net, views):
+        first, second = (net.outputs(view) for view in views)
+        return self.scale * (first - second).square().mean()
+
+    def step(self):
+        self.scale, self.scale.grad = (self.scale - 0.1 * self.scale.grad).detach().requires_grad_(), None
+
+
+def test_other_views_to_learn_more_unlabeled_rows_and_a_loss_beside_are_those_of_a_plain_loop(data):
+    net, peer, other = make(), make(seed=1), Alike()
+    stronger = {"strong": lambda x, generator: jitter(x, generator) * 2.0}
+
+    def beside(net_, views):
+        found = other.loss(Saying(net_), views)
+        scales.append(float(other.scale.detach()))
+        own = found / other.scale
+        other.scale = (other.scale - 0.1 * own).detach().requires_grad_()
+        return found
+
+    scales = []
+    expected, loss = naive_epoch(
+        net, peer, data, first(24), lambda step: 3.0, ratio=1.75, beside=beside, **stronger
+    )
+    own, bar = Alike(), Bar()
+    means = epoch(
+        net, peer, data, first(24), unlabeled_weight=lambda step: 3.0, unlabeled_ratio=1.75,
+        learned_views=stronger["strong"], beside=own, bar=bar,
+    )  # fmt: skip
+    assert scales[0] == 2.0 > scales[1]
+    torch.testing.assert_close(own.scale, other.scale)
+    assert means["loss"] == pytest.approx(loss, rel=1e-5)
+    assert_close(weights(net), expected.state_dict())
+    # Two views of 24 rows looked at once and of 42 by both networks, learned, and of the 42 once more beside.
+    rows_forward = 2 * 24 + 2 * 2 * 42 + 3 * 2 * (24 + 42) + 3 * 2 * 42
+    assert bar.total == pytest.approx(rows_forward / (2 * 3 * 16))
+
+
+class Saying:
+    """A module where a net is expected."""
+
+    def __init__(self, module):
+        self.outputs = module
 
 
 def test_weights_of_one_and_no_blends_change_nothing(data):
@@ -579,14 +645,8 @@ def test_gradients_are_shown_to_callbacks(data):
 
 
 def test_progress_is_told_of_every_step(data):
-    class Bar:
-        done = 0
-
-        def step(self, cost=1.0):
-            self.done += 1
-
     bar = Bar()
-    assert epoch(make(), make(seed=1), data, first(48), bar=bar)["n_steps"] == bar.done == 3
+    assert epoch(make(), make(seed=1), data, first(48), bar=bar)["n_steps"] == bar.n_steps == 3
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -405,16 +405,20 @@ class _DivideMix(CoTraining):
     def _by_losses(self, which: int) -> Division:
         """Return the division by a mixture of two Gaussians, or by rank where that believes too few."""
         proba = self._clean_proba(which)
-        share = self.least_labeled
-        if share is None:
-            share = 1.0 if self.by_heart is False else _MEMORIZED_LEAST
-        least = share * (1.0 - (self.rate or 0.0))
+        least = self._least_share()
         if np.mean(proba > self.clean_threshold) >= least:
             return Division(proba, self._floored(proba, self.clean_threshold))
         # The hills overlap: the lower one alone holds fewer labels than are right.
         ranked = splits.at_rate(log_odds(np.exp(-self._last_losses(which).mean(axis=0))), 1.0 - least)
         assert ranked.clean_proba is not None  # at_rate has them always
         return Division(ranked.clean_proba, ranked.clean | self._floored(ranked.clean_proba, 1.0))
+
+    def _least_share(self) -> float:
+        """Return the share of rows that are labeled at least."""
+        share = self.least_labeled
+        if share is None:
+            share = 1.0 if self.by_heart is False else _MEMORIZED_LEAST
+        return share * (1.0 - (self.rate or 0.0))
 
     def _held_verdict(self) -> Verdict | None:
         """Return the verdict to start from, as long as it is held."""

@@ -22,6 +22,8 @@ _TRAINERS = {
     "jocor": ("jocor", "JoCoRClassifier"),
     "josrc": ("josrc", "JoSRCClassifier"),
     "m_correction": ("m_correction", "MCorrectionClassifier"),
+    "scanmix": ("scanmix", "ScanMixClassifier"),
+    "unicon": ("unicon", "UNICONClassifier"),
     "vrlvmix": ("vrlvmix", "VRLVMixClassifier"),
 }
 METHODS = tuple(_TRAINERS)
