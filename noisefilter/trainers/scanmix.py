@@ -139,10 +139,10 @@ class ScanMixClassifier(DivideMixClassifier):
     Clusters become classes by the given labels that most of their rows have
     (:func:`noisefilter.pretrain.matched_clusters`).
 
-    Deviations, undone by :meth:`as_published` where they are parameters: all of DivideMix's, and no
-    pre-training. Others that stay: one last layer where the authors' code has two on one network, one for
-    MixMatch and one for SCAN, both from the clusters; the warm-up's features are not frozen where there was
-    no pre-training; a row is not among its own neighbors.
+    Deviations from the paper, undone by :meth:`as_published` where they are parameters: all of DivideMix's,
+    and no pre-training. Others that stay: one last layer where the authors' code has two on one network, one
+    for MixMatch and one for SCAN, both from the clusters; the warm-up's features are not frozen where there
+    was no pre-training; a row is not among its own neighbors.
 
     References
     ----------

@@ -148,14 +148,14 @@ class UNICONClassifier(DivideMixClassifier):
     Of the authors' code are not taken over: the threshold of 0.7 on a divergence that cannot exceed 0.693,
     with a correction behind it that could never act; row 0 in place of rows that a class does not have.
 
-    Deviations, undone by :meth:`as_published` where they are parameters: a warm-up with planted labels, which
-    ends, and goes back, when they are learned, with the confidence penalty; a least number of labels; the
-    weight of guesses by the noise; milder mixtures; moving averages of the weights; a ramp that counts steps;
-    the small networks. Others that stay: the division is the same for both networks of an epoch, where the
-    authors divide again when the first has learned; strong views are RandAugment's, not AutoAugment's
-    policies; the learning rate falls in steps, not along a cosine; guesses in evaluation mode, floors for
-    both sets, no division that turns most rows over, and no guesses where they are bad and epochs few, as in
-    DivideMix.
+    Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
+    planted labels, which ends, and goes back, when they are learned, with the confidence penalty; a least
+    number of labels; the weight of guesses by the noise; milder mixtures; moving averages of the weights; a
+    ramp that counts steps; the small networks. Others that stay: the division is the same for both networks
+    of an epoch, where the authors divide again when the first has learned; strong views are RandAugment's,
+    not AutoAugment's policies; the learning rate falls in steps, not along a cosine; guesses in evaluation
+    mode, floors for both sets, no division that turns most rows over, and no guesses where they are bad and
+    epochs few, as in DivideMix.
 
     References
     ----------
