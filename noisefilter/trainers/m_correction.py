@@ -103,14 +103,15 @@ class MCorrectionClassifier(RobustTrainer):
 
     The verdict's scores are corrected log-odds of the given label
     (:func:`noisefilter.estimates.corrected_log_odds`) in predictions, half of them those of the warm-up, half
-    the mean of all epochs after it; it
-    flags as many as the network contradicted beyond its doubt, and the planted labels said, at the end of the
-    warm-up, or as the filter before said; or more, if in the end so many more are contradicted than doubted.
-    It does not follow the mixture, which finds two components on clean data, too.
+    the mean of all epochs after it; it flags as many as the network contradicted beyond its doubt, and the
+    planted labels said, at the end of the warm-up, or as the filter before said; or more, if in the end so
+    many more are contradicted than doubted. It does not follow the mixture, which finds two components on
+    clean data, too.
 
     Where one class is taken for another, mixup leaves the network in doubt, hardly contradicting: the rate is
-    then estimated far too low, few labels are doubted and next to none flagged (benchmarks/training.py, 40 %
-    asymmetric: 0.001 for 0.20). Take another trainer there, or a filter before.
+    then estimated far too low, few labels are doubted and next to none flagged (``m_correction`` in
+    ``benchmarks/README.md``, 40 % asymmetric: 0.005 for 0.20). Take another trainer there, or a filter
+    before.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: planted labels in the
     warm-up; the small networks and Nesterov momentum. Others that stay: :math:`w_i` and :math:`z_i` are of
