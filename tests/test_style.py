@@ -21,7 +21,7 @@ def test_tool_finds_nothing(command):
 
 
 def test_sections_of_docstrings_are_underlined_on_a_line_of_their_own():
-    """A tool that wraps text makes one paragraph of "Notes" and its dashes, and no reader of numpydoc minds."""
+    """A tool that wraps text makes one paragraph of "Notes" and its dashes, and numpydoc lets it pass."""
     sections = re.compile(
         r"^\s*(Parameters|Attributes|Returns|Yields|Raises|Notes|References|Examples) -{3,}", re.M
     )
