@@ -45,6 +45,11 @@ NOISE = [
     ("asymmetric", 0.4), ("annotator", 0.1), ("annotator", 0.4), ("open_set", 0.1), ("open_set", 0.4),
 ]  # fmt: skip
 NAMES = ("data", "noise", "rate", "seed")
+CLASSES = {
+    "inn": "`INNScorer`", "averaged_margin": "`SmallLossSelector`", "josrc": "`JoSRCSelector`",
+    "loss_variation": "`LossVariationSelector`", "vote": "`VoteFilter` of the first two",
+    "cleanlab": "cleanlab",
+}  # fmt: skip
 SHOWN = ("inn", "averaged_margin", "mean_loss", "aum", "loss_variation", "josrc", "vote", "cleanlab")
 
 
@@ -232,6 +237,25 @@ def tables() -> str:
     parts.append(f"Cost, means over all conditions, on one thread:\n\n{costs()}")
     counts = (f"{data}: {', '.join(seeds_of(data))}" for data in DATA)
     return "\n\n".join([f"Seeds measured, {'; '.join(counts)}.", *parts])
+
+
+def overview() -> str:
+    """Show the AUC of every filter under noise of a tenth and more, mean over both data sets."""
+    noises = [each for each in NOISE if each[1] >= 0.1]
+    lines = [
+        "| method | " + " | ".join(f"{noise} {rate:g}" for noise, rate in noises) + " | processor seconds |",
+        "|---|" + "---|" * (len(noises) + 1),
+    ]
+    for method, name in CLASSES.items():
+        own = [record for record in done() if record["method"] == method]
+        found = [
+            [max(r["auc"].values()) for r in own if (r["noise"], r["rate"]) == each and r["auc"]]
+            for each in noises
+        ]
+        cells = [f"{np.mean(each):.3f}" for each in found]
+        cells.append(f"{np.mean([record['cpu_seconds'] for record in own]):.0f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def costs() -> str:

@@ -1,4 +1,4 @@
-"""Put the committed results into README.md, benchmarks/README.md, docs/promises.md and pictures.
+"""Put the committed results into README.md, benchmarks/README.md, pages of the docs and pictures.
 
     python benchmarks/render.py            # write
     python benchmarks/render.py --check    # exit 1 if pages or pictures do not say what the results say
@@ -33,7 +33,8 @@ import training
 import variation
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "README.md", HERE / "README.md", HERE.parent / "docs" / "promises.md")
+DOCS = HERE.parent / "docs"
+PAGES = (HERE.parent / "README.md", HERE / "README.md", DOCS / "promises.md", DOCS / "choosing.md")
 
 
 def load(name: str) -> Any:
@@ -172,6 +173,16 @@ def trainers() -> str:
     return resumed(training)
 
 
+def trainers_that_memorize() -> str:
+    """Trainers beside plain training where it memorizes, at a glance."""
+    return training.overview("memorizing")
+
+
+def trainers_in_a_hurry() -> str:
+    """Trainers beside plain training in few epochs, at a glance."""
+    return training.overview("short")
+
+
 def loss_variation() -> str:
     """Loss variation beside the loss."""
     return resumed(variation)
@@ -268,7 +279,8 @@ SECTIONS = {
     "estimator-checks": laws_of_scikit_learn, "throughput": rows_a_second, "growth": growing,
     "confident": given_probabilities, "memory": on_disk, "faults": struck, "fuzz": any_bytes,
     "memory-short": on_disk_short, "faults-short": struck_short, "fuzz-short": any_bytes_short,
-    "pretrain": without_labels, "training": trainers, "papers": papers_tables,
+    "pretrain": without_labels, "training": trainers, "training-memorizing": trainers_that_memorize,
+    "training-short": trainers_in_a_hurry, "filters-short": filters.overview, "papers": papers_tables,
 }  # fmt: skip
 
 

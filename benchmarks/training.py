@@ -19,7 +19,8 @@ the last, and the mean of the last ten are reported.
 same on the rows that INNScorer or SmallLossSelector keep, which train one such network each to judge by.
 ``gce``, ``elr`` and ``m_correction`` are trainers of one network with a robust loss, ``decoupling``,
 ``co_teaching``, ``co_teaching_plus`` and ``jocor`` of two that choose rows of every batch, ``dividemix``,
-``josrc``, ``inn_dividemix``, ``unicon``, ``scanmix`` and ``vrlvmix`` those that guess labels, all with their defaults.
+``josrc``, ``inn_dividemix``, ``unicon``, ``scanmix`` and ``vrlvmix`` those that guess labels, all with their
+defaults.
 ``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
 code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, or have the one that
 the default leaves out, in ``memorizing`` alone, under asymmetric and heavy symmetric noise. Three defaults of
@@ -324,6 +325,42 @@ def gains(regime: str) -> str:
             lines.append(f"{method} {np.mean(found):+.1f} ({least:+.1f} to {most:+.1f}, {len(found)} pairs)")
     start = f"Points of last accuracy above plain training, {regime}, all noises and seeds: "
     return start + ("; ".join(lines) if lines else "not measured yet") + "."
+
+
+def overview(regime: str) -> str:
+    """Show the last accuracy of every trainer under each noise, means over seeds, and its cost."""
+    noises = NOISE[regime]
+    lines = [
+        "| method | " + " | ".join(f"{noise} {rate:g}" for noise, rate in noises) + " | cost |",
+        "|---|" + "---|" * (len(noises) + 1),
+    ]
+    for method in METHODS:
+        mine = [of(regime, noise, rate, method) for noise, rate in noises]
+        if (method in SETTINGS and method != "vrlvmix") or not all(mine):
+            continue
+        plain = [of(regime, noise, rate, "ce") for noise, rate in noises]
+        cells = [_beside(*both) for both in zip(mine, plain, strict=True)]
+        costs = [mean(a, "cpu_seconds") / mean(b, "cpu_seconds") for a, b in zip(mine, plain, strict=True)]
+        lines.append(f"| {_named(method)} | " + " | ".join(cells) + f" | {np.mean(costs):.1f} |")
+    return "\n".join(lines)
+
+
+def _beside(mine: list[dict[str, Any]], plain: list[dict[str, Any]]) -> str:
+    """Show a mean accuracy; marked where a seed is below plain training, and where seeds are missing."""
+    base = {record["seed"]: record["last"] for record in plain}
+    below = any(record["last"] < base[record["seed"]] for record in mine)
+    seeds = f" ({len(mine)})" if len(mine) < len(plain) else ""
+    return f"{mean(mine, 'last'):.3f}{seeds}" + (" ↓" if below else "")
+
+
+def _named(method: str) -> str:
+    if method == "ce":
+        return "plain training"
+    if method == "inn_then_dividemix":
+        return "`INNScorer`, then `DivideMixClassifier`"
+    if method in FILTERED:
+        return f"`{FILTERED[method]}`, then plain training"
+    return f"`{CLASSES[method]}`"
 
 
 def published() -> str:
