@@ -17,7 +17,7 @@ the last, and the mean of the last ten are reported.
 
 ``ce`` is plain cross-entropy with the same network and epochs; ``inn_filtered`` and ``loss_filtered`` are the
 same on the rows that INNScorer or SmallLossSelector keep, which train one such network each to judge by.
-``gce``, ``elr`` and ``m_correction`` are trainers of one network with a robust loss, ``decoupling``,
+``gce``, ``elr``, ``m_correction`` and ``pencil`` are trainers of one network with a robust loss, ``decoupling``,
 ``co_teaching``, ``co_teaching_plus`` and ``jocor`` of two that choose rows of every batch, ``dividemix``,
 ``josrc``, ``inn_dividemix``, ``unicon``, ``scanmix`` and ``vrlvmix`` those that guess labels, all with their
 defaults.
@@ -55,7 +55,10 @@ TRAINERS = {
     "inn_dividemix": "INNDivideMixClassifier", "inn_then_dividemix": "DivideMixClassifier",
     "dividemix_25": "DivideMixClassifier", "unicon": "UNICONClassifier", "scanmix": "ScanMixClassifier",
 }  # fmt: skip
-SINGLE = {"gce": "GCEClassifier", "elr": "ELRClassifier", "m_correction": "MCorrectionClassifier"}
+SINGLE = {
+    "gce": "GCEClassifier", "elr": "ELRClassifier", "m_correction": "MCorrectionClassifier",
+    "pencil": "PENCILClassifier",
+}  # fmt: skip
 PAIRS_OF_NETS = {
     "decoupling": "DecouplingClassifier", "co_teaching": "CoTeachingClassifier",
     "co_teaching_plus": "CoTeachingPlusClassifier", "jocor": "JoCoRClassifier",

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from noisefilter.trainers.jocor import JoCoRClassifier
     from noisefilter.trainers.josrc import JoSRCClassifier
     from noisefilter.trainers.m_correction import MCorrectionClassifier
+    from noisefilter.trainers.pencil import PENCILClassifier
     from noisefilter.trainers.scanmix import ScanMixClassifier
     from noisefilter.trainers.unicon import UNICONClassifier
     from noisefilter.trainers.vrlvmix import VRLVMixClassifier
@@ -74,6 +75,7 @@ _HOME = {
     "MCorrectionClassifier": "trainers.m_correction",
     "Net": "net",
     "OOD_NOISE": "verdict",
+    "PENCILClassifier": "trainers.pencil",
     "SCANClusterer": "selfsupervised",
     "ScanMixClassifier": "trainers.scanmix",
     "ScoreHistogramDisplay": "displays",
@@ -119,6 +121,7 @@ __all__ = [
     "LossVariationSelector",
     "MCorrectionClassifier",
     "Net",
+    "PENCILClassifier",
     "SCANClusterer",
     "ScanMixClassifier",
     "ScoreHistogramDisplay",

@@ -25,6 +25,7 @@ __all__ = [
     "HardBootstrappingLoss",
     "IndexedDataset",
     "IndexedLoss",
+    "LabelDistributionLoss",
     "RobustLoss",
     "SoftBootstrappingLoss",
     "SymmetricCELoss",
@@ -32,6 +33,7 @@ __all__ = [
 
 _REDUCTIONS = ("mean", "sum", "none")
 _LEAST_PROBABILITY = 1e-4  # that a target of ELR is made of
+_SURE = 10.0  # K of PENCIL: how far the given label is ahead of the others, in logits, at first
 
 
 class RobustLoss(nn.CrossEntropyLoss):
@@ -389,6 +391,95 @@ class DynamicBootstrappingLoss(IndexedLoss):
         """Return the loss of each row, (b,)."""
         rows = losses.bootstrapped(log_probs, codes, self.others[index], self.doubt[index])
         return rows + self.penalty * losses.uniform_penalty(log_probs) if self.penalty else rows
+
+
+class LabelDistributionLoss(IndexedLoss):
+    r"""PENCIL: labels are distributions :math:`d_i = \mathrm{softmax}(\tilde y_i)`, which are learned, too.
+
+    .. math:: \frac{1}{10} \left[ KL(p_i \| d_i) - a \log d_{i, y_i} + b H(p_i) \right]
+
+    draws network and distributions to each other, distributions to the given labels, and predictions to one
+    class. :meth:`start` sets :math:`\tilde y_i` to ten times the label, one-hot. In training mode each call
+    moves those of its rows down their slope, ten times whose negative is
+    :math:`p_i - d_i + a (\mathrm{onehot}(y_i) - d_i)`.
+
+    Distributions are kept as a buffer ``label_logits`` (n, K) of the module, in float32, and so are part of
+    its ``state_dict``. Not for mixtures of rows (mixup), whose predictions are of no row.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of training rows.
+    n_classes : int
+        K.
+    compatibility : float, default=0.1
+        a, at least 0: how much the given label weighs against what the network says. The two rest where
+        :math:`d = (p + a\,\mathrm{onehot}(y)) / (1 + a)`, so no label is overruled from 1 on.
+    entropy : float, default=0.4
+        b, at least 0.
+    label_lr : float, default=1.0
+        How far :math:`\tilde y_i` moves at a visit where the network is sure of what the distribution thinks
+        impossible; at least 0.
+    reduction : {"mean", "sum", "none"}, default="mean"
+        What becomes of the losses of the rows. Distributions move by the slope of their own row's.
+
+    Attributes
+    ----------
+    phase : {"warm-up", "correction", "fine-tuning"}
+        What is learned now: the given labels by cross-entropy; network and distributions by the loss above,
+        from the beginning; or the network by the divergence alone, distributions being as they are.
+
+    References
+    ----------
+    K. Yi and J. Wu, "Probabilistic end-to-end noise correction for learning with noisy labels", CVPR 2019,
+    arXiv:1903.07788, section 3. There :math:`1/c` of c classes stands for the tenth, and the weight of the
+    second term is :math:`\alpha = a / c`; see :class:`noisefilter.PENCILClassifier`.
+    """
+
+    label_logits: Tensor
+
+    def __init__(
+        self,
+        n_rows: int,
+        n_classes: int,
+        compatibility: float = 0.1,
+        entropy: float = 0.4,
+        label_lr: float = 1.0,
+        *,
+        reduction: str = "mean",
+    ):
+        super().__init__(n_rows, reduction=reduction)
+        self.compatibility = _checked("compatibility", compatibility, *_LEAST)
+        self.entropy = _checked("entropy", entropy, *_LEAST)
+        self.label_lr = _checked("label_lr", label_lr, *_LEAST)
+        self.phase = "correction"
+        n_classes = int(_checked("n_classes", n_classes, *_WHOLE))
+        self.register_buffer("label_logits", torch.zeros(n_rows, n_classes))
+
+    @torch.no_grad()
+    def start(self, codes: Any) -> None:
+        """Let distributions be the given labels, class numbers (n,), all but surely."""
+        codes = torch.as_tensor(codes, device=self.label_logits.device)
+        self.label_logits.zero_().scatter_(1, codes[:, None], _SURE)
+
+    def indexed_losses(self, log_probs: Tensor, codes: Tensor, index: Tensor) -> Tensor:
+        """Return the loss of each row, (b,); in training mode its distributions move behind it."""
+        if self.phase == "warm-up":
+            return losses.bootstrapped(log_probs, codes, codes, 0.0)
+        log_targets = torch.log_softmax(self.label_logits[index], dim=1)
+        rows = losses.kl_divergence(log_probs, log_targets)
+        if self.phase == "correction":
+            given = losses.bootstrapped(log_targets, codes, codes, 0.0)
+            rows = rows + self.compatibility * given - self.entropy * losses.negative_entropy(log_probs.exp())
+            if self.training:
+                self._move(log_probs.detach().exp(), log_targets.exp(), codes, index)
+        return rows / _SURE
+
+    @torch.no_grad()
+    def _move(self, probs: Tensor, targets: Tensor, codes: Tensor, index: Tensor) -> None:
+        step = probs - (1.0 + self.compatibility) * targets
+        step[torch.arange(len(codes), device=codes.device), codes] += self.compatibility
+        self.label_logits[index] += (self.label_lr * step).to(self.label_logits.dtype)
 
 
 class IndexedDataset(torch.utils.data.Dataset[tuple[Any, tuple[Any, int]]]):

@@ -20,6 +20,7 @@ __all__ = [
     "generalized_cross_entropy",
     "josrc_loss",
     "js_likelihood",
+    "kl_divergence",
     "mean_entropy",
     "negative_entropy",
     "nt_xent",
@@ -82,6 +83,14 @@ def symmetric_kl(first: Tensor, second: Tensor) -> Tensor:
     The contrastive loss of JoCoR, which calls it L_con (Wei et al., CVPR 2020).
     """
     return ((first.exp() - second.exp()) * (first - second)).sum(1)
+
+
+def kl_divergence(log_probs: Tensor, log_targets: Tensor) -> Tensor:
+    """Return KL(p || t) in nats, (b,), of log-probabilities p and t (b, K).
+
+    With t as what p is to be, this is not the cross-entropy: p keeps to one of the classes that t allows.
+    """
+    return (log_probs.exp() * (log_probs - log_targets)).sum(1)
 
 
 def josrc_loss(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from noisefilter.augment import Augment
 from noisefilter.batches import Rows, count_batches, gathered, in_order, shuffled, statistics
-from noisefilter.criteria import ELRLoss, IndexedLoss
+from noisefilter.criteria import ELRLoss, IndexedLoss, LabelDistributionLoss
 from noisefilter.errors import InputError, ParameterError, TrainingDivergedError
 from noisefilter.inputs import as_rows
 from noisefilter.losses import negative_entropy
@@ -639,9 +639,10 @@ class Net(NeuralNetClassifier):
             raise ParameterError(
                 f"criterion__n_rows must be at least the number of rows ({n_rows}), got {kept}."
             )
-        if isinstance(self.criterion_, ELRLoss) and self.objective == "mixup":
+        if isinstance(self.criterion_, ELRLoss | LabelDistributionLoss) and self.objective == "mixup":
             raise ParameterError(
-                "objective must not be 'mixup' with ELRLoss, whose targets would be predictions of mixtures."
+                f"objective must not be 'mixup' with {type(self.criterion_).__name__}, whose targets would be "
+                "predictions of mixtures."
             )
 
     def _close(self) -> None:
@@ -796,6 +797,11 @@ class Net(NeuralNetClassifier):
             self._cycle_learning_rate(epoch - self.max_epochs)
         elif epoch in self._running.drops:
             self._divide_learning_rate()
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Let the learning rate be this from now on, until the next drop."""
+        for group in self._parameter_groups():
+            group["lr"] = rate
 
     def _divide_learning_rate(self) -> None:
         for group in self._parameter_groups():

@@ -121,6 +121,8 @@ class SingleTraining(SingleTrained, SeenRows):
     _remembered: ClassVar[tuple[str, ...]] = ()
     # What the epochs after the warm-up are called in the record.
     _phase: str = "robust"
+    # Whether the warm-up ends where planted labels begin to be known by heart.
+    _watched: bool = False
 
     def __init__(
         self,
@@ -197,12 +199,17 @@ class SingleTraining(SingleTrained, SeenRows):
         record: dict[str, Any] = {}
         if epoch < self.warmup_epochs and len(self.probe_rows):
             learned = self.learned.cpu().numpy()
-            record["planted_known"] = estimates.known_by_heart(
+            record["planted_known"] = known = estimates.known_by_heart(
                 probs.argmax(axis=1), learned, self.probe_rows, self.n_classes
             )
+            if self._watched and estimates.memorizes(known, self._steps_after(epoch)):
+                self.warmup_epochs = epoch + 1
         if epoch + 1 == self.warmup_epochs:
             self.rate = record["estimated_rate"] = self._estimated_rate()
         return record | self.looked(epoch, probs)
+
+    def _steps_after(self, epoch: int) -> int:
+        return (epoch + 1) * self.net.steps_of_epoch(len(self.rows))
 
     # -- what is seen of the rows -----------------------------------------------------------------
 
@@ -222,6 +229,7 @@ class SingleTraining(SingleTrained, SeenRows):
             "net": rest,
             "rate": self.rate,
             "n_epochs": self.n_epochs,
+            "warmup_epochs": self.warmup_epochs,
             **own,
         }
 
@@ -232,6 +240,7 @@ class SingleTraining(SingleTrained, SeenRows):
         for name, tensor in behind(_OWN, tensors).items():
             setattr(self, name, tensor.cpu().numpy())
         self.rate, self.n_epochs = rest["rate"], rest["n_epochs"]
+        self.warmup_epochs = rest["warmup_epochs"]
 
     def release(self) -> None:
         """Let go of the rows and of what only training needs."""

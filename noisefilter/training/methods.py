@@ -22,6 +22,7 @@ _TRAINERS = {
     "jocor": ("jocor", "JoCoRClassifier"),
     "josrc": ("josrc", "JoSRCClassifier"),
     "m_correction": ("m_correction", "MCorrectionClassifier"),
+    "pencil": ("pencil", "PENCILClassifier"),
     "scanmix": ("scanmix", "ScanMixClassifier"),
     "unicon": ("unicon", "UNICONClassifier"),
     "vrlvmix": ("vrlvmix", "VRLVMixClassifier"),

@@ -259,7 +259,7 @@ def test_a_split_of_a_hugging_face_data_set(run, tmp_path, fits):
         (
             ["rows.npz", "--method", "magic"],
             "--method must be one of dividemix, co_teaching, co_teaching_plus, decoupling, elr, gce, "
-            "inn_dividemix, jocor, josrc, m_correction, scanmix, unicon, vrlvmix, got 'magic'.",
+            "inn_dividemix, jocor, josrc, m_correction, pencil, scanmix, unicon, vrlvmix, got 'magic'.",
         ),
         (["rows.npz", "--filter", "magic"], "--filter must be one of none, inn, small_loss"),
         (["rows.npz", "--lr", "-1"], "--lr must be"),
