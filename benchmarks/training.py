@@ -17,10 +17,10 @@ the last, and the mean of the last ten are reported.
 
 ``ce`` is plain cross-entropy with the same network and epochs; ``inn_filtered`` and ``loss_filtered`` are the
 same on the rows that INNScorer or SmallLossSelector keep, which train one such network each to judge by.
-``gce``, ``elr``, ``m_correction`` and ``pencil`` are trainers of one network with a robust loss, ``decoupling``,
-``co_teaching``, ``co_teaching_plus`` and ``jocor`` of two that choose rows of every batch, ``dividemix``,
-``josrc``, ``inn_dividemix``, ``unicon``, ``scanmix`` and ``vrlvmix`` those that guess labels, all with their
-defaults.
+``gce``, ``elr``, ``m_correction`` and ``pencil`` are trainers of one network with a robust loss,
+``decoupling``, ``co_teaching``, ``co_teaching_plus`` and ``jocor`` of two that choose rows of every batch,
+``dividemix``, ``josrc``, ``inn_dividemix``, ``unicon``, ``scanmix`` and ``vrlvmix`` those that guess labels,
+all with their defaults.
 ``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
 code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, or have the one that
 the default leaves out, in ``memorizing`` alone, under asymmetric and heavy symmetric noise. Three defaults of

@@ -641,8 +641,8 @@ class Net(NeuralNetClassifier):
             )
         if isinstance(self.criterion_, ELRLoss | LabelDistributionLoss) and self.objective == "mixup":
             raise ParameterError(
-                f"objective must not be 'mixup' with {type(self.criterion_).__name__}, whose targets would be "
-                "predictions of mixtures."
+                f"objective must not be 'mixup' with {type(self.criterion_).__name__}, whose targets would "
+                "be predictions of mixtures."
             )
 
     def _close(self) -> None:

@@ -18,7 +18,7 @@ from noisefilter import (
     SoftBootstrappingLoss,
     SymmetricCELoss,
 )
-from noisefilter.criteria import DynamicBootstrappingLoss
+from noisefilter.criteria import DynamicBootstrappingLoss, LabelDistributionLoss
 from noisefilter.errors import InputError, ParameterError
 
 N, K = 12, 4
@@ -73,10 +73,11 @@ def rows_of(logits):
 def with_memory(mode=True):
     """Make the losses that keep something of each row, with something to keep, in training mode or not."""
     generator = torch.Generator().manual_seed(1)
-    elr, dynamic = ELRLoss(N + 3, K), DynamicBootstrappingLoss(N + 3)
+    elr, dynamic, labels = ELRLoss(N + 3, K), DynamicBootstrappingLoss(N + 3), LabelDistributionLoss(N + 3, K)
     elr.targets.copy_(torch.rand((N + 3, K), generator=generator).softmax(1))
     dynamic.believe(torch.rand(N + 3, generator=generator), torch.randint(K, (N + 3,), generator=generator))
-    return [loss.train(mode) for loss in (elr, dynamic)]
+    labels.label_logits.copy_(3 * torch.randn((N + 3, K), generator=generator))
+    return [loss.train(mode) for loss in (elr, dynamic, labels)]
 
 
 # --- formulas -------------------------------------------------------------------------------------
@@ -157,6 +158,80 @@ def test_dynamic_bootstrapping_row_by_row(batch, penalty):
     assert float(loss(logits, codes, index).detach()) == pytest.approx(expected, rel=1e-5)
 
 
+def test_label_distributions_go_down_the_slope_of_their_row(batch):
+    """The formulas of PENCIL, for ten classes; how labels move is asked of differences."""
+    generator = torch.Generator().manual_seed(4)
+    logits, codes = (
+        2 * torch.randn((N, 10), generator=generator),
+        torch.randint(10, (N,), generator=generator),
+    )
+    loss = LabelDistributionLoss(N + 3, 10, compatibility=0.7, entropy=0.3, label_lr=2.0, reduction="none")
+    loss.label_logits.copy_(2 * torch.randn((N + 3, 10), generator=generator))
+    index, before = torch.arange(N).flip(0) + 3, loss.label_logits.double()
+    found = loss(logits, codes, index)
+
+    def pencil(p, scores, y, alpha, beta, c):
+        d = [math.exp(s) / sum(map(math.exp, scores)) for s in scores]
+        divergence = sum(q * math.log(q / e) for q, e in zip(p, d, strict=True)) / c
+        return divergence - alpha * math.log(d[y]) - beta / c * sum(q * math.log(q) for q in p)
+
+    for row, (p, y, i) in enumerate(
+        zip(rows_of(logits.double()), codes.tolist(), index.tolist(), strict=True)
+    ):
+        assert float(found[row]) == pytest.approx(pencil(p, before[i].tolist(), y, 0.07, 0.3, 10), rel=1e-5)
+        for k in range(10):
+            step = 1e-4 * (torch.arange(10) == k).double()
+            ends = [pencil(p, (before[i] + sign * step).tolist(), y, 0.07, 0.3, 10) for sign in (1, -1)]
+            slope = (ends[0] - ends[1]) / 2e-4
+            moved = float(loss.label_logits[i, k]) - float(before[i, k])
+            assert moved == pytest.approx(-2.0 * 10 * slope, abs=1e-5)
+    assert torch.equal(loss.label_logits[:3].double(), before[:3])  # nobody saw these rows
+
+
+def test_label_distributions_follow_the_row_whatever_the_order_and_the_batch(batch):
+    logits, codes = batch
+    whole, parts = LabelDistributionLoss(N, K), LabelDistributionLoss(N, K)
+    for loss in (whole, parts):
+        loss.start(codes)
+    whole(logits, codes, torch.arange(N))
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
+    for index in (order[:5], order[5:11], order[11:]):  # the last batch is of one row
+        parts(logits[index], codes[index], index)
+    torch.testing.assert_close(whole.label_logits, parts.label_logits)
+    assert not torch.equal(whole.label_logits, whole.label_logits.round())  # as it was started
+
+
+def test_label_distributions_rest_between_prediction_and_label(batch):
+    logits, codes = batch
+    loss = LabelDistributionLoss(N, K, compatibility=0.5, label_lr=2.0)
+    loss.start(codes)
+    for _ in range(500):
+        loss(logits, codes, torch.arange(N))
+    between = (logits.softmax(1) + 0.5 * nn.functional.one_hot(codes, K)) / 1.5
+    np.testing.assert_allclose(loss.label_logits.softmax(1), between.detach(), atol=5e-3)
+
+
+def test_the_phases_of_label_distributions(batch):
+    logits, codes = batch
+    index, loss = torch.arange(N), LabelDistributionLoss(N, K, entropy=0.5)
+    loss.start(codes)
+    started = loss.label_logits.clone()
+    assert started.tolist() == [[10.0 * (k == y) for k in range(K)] for y in codes.tolist()]
+    loss.phase = "warm-up"
+    plain = nn.functional.cross_entropy(logits, codes)
+    assert float(loss(logits, codes, index).detach()) == pytest.approx(plain.item(), rel=1e-6)
+    loss.phase = "fine-tuning"
+    p, d = logits.softmax(1), started.double().softmax(1)
+    divergence = (p * (p / d).log()).sum(1).mean() / 10
+    assert float(loss(logits, codes, index).detach()) == pytest.approx(divergence.item(), rel=1e-5)
+    assert torch.equal(loss.label_logits, started)
+    loss.phase = "correction"
+    loss.eval()(logits, codes, index)
+    assert torch.equal(loss.label_logits, started)
+    loss.train()(logits, codes, index)
+    assert not torch.equal(loss.label_logits, started)
+
+
 def test_a_label_without_doubt_is_learned_by_cross_entropy(batch):
     found = DynamicBootstrappingLoss(N)(*batch, torch.arange(N))
     assert found.item() == pytest.approx(nn.functional.cross_entropy(*batch).item())
@@ -171,10 +246,10 @@ def test_slopes_are_those_of_differences(name, batch):
     assert torch.autograd.gradcheck(lambda logits: criterion(logits, batch[1]), (batch[0],))
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_slopes_of_losses_with_memory_are_those_of_differences(which, batch):
     loss = with_memory(mode=False)[which]
-    loss.targets = loss.targets.double() if which == 0 else None
+    loss.double()
     assert torch.autograd.gradcheck(lambda logits: loss(logits, batch[1], torch.arange(N)), (batch[0],))
 
 
@@ -285,6 +360,10 @@ def test_elr_with_plain_skorch_learns_from_pairs(blobs):
         (lambda: ELRLoss(0, 3), "n_rows must be a whole number of at least 1, got 0"),
         (lambda: ELRLoss(3, 2.5), "n_classes must be a whole number of at least 1, got 2.5"),
         (lambda: ELRLoss(3, 3, beta=1.0), r"beta must be in \[0, 1\), got 1.0"),
+        (lambda: LabelDistributionLoss(3, 0), "n_classes must be a whole number of at least 1, got 0"),
+        (lambda: LabelDistributionLoss(3, 3, -1.0), "compatibility must be at least 0 and finite, got -1"),
+        (lambda: LabelDistributionLoss(3, 3, entropy=math.inf), "entropy must be at least 0 and finite"),
+        (lambda: LabelDistributionLoss(3, 3, label_lr=math.nan), "label_lr must be at least 0 and finite"),
         (lambda: DynamicBootstrappingLoss(3, penalty=-1), "penalty must be at least 0 and finite, got -1"),
     ],
 )  # fmt: skip
@@ -311,5 +390,8 @@ def test_net_refuses_a_memory_that_is_too_small_or_of_mixtures(blobs):
     with pytest.raises(ParameterError, match=r"^criterion__n_rows must be at least .* \(300\), got 299"):
         trained(Net, blobs, ELRLoss, **sizes)
     sizes["criterion__n_rows"] = 300
-    with pytest.raises(ParameterError, match=r"^objective must not be 'mixup' with ELRLoss"):
-        trained(Net, blobs, ELRLoss, objective="mixup", **sizes)
+    for kind in (ELRLoss, LabelDistributionLoss):
+        with pytest.raises(
+            ParameterError, match=rf"^objective must not be 'mixup' with {kind.__name__}, whose"
+        ):
+            trained(Net, blobs, kind, objective="mixup", **sizes)

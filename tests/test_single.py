@@ -6,7 +6,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from noisefilter import ELRClassifier, GCEClassifier, GCELoss, MCorrectionClassifier, Net, SmallLossSelector
+from noisefilter import (
+    ELRClassifier,
+    GCEClassifier,
+    GCELoss,
+    MCorrectionClassifier,
+    Net,
+    PENCILClassifier,
+    SmallLossSelector,
+)
 from noisefilter.batches import ArrayRows
 from noisefilter.errors import InputTypeError, ParameterError
 from noisefilter.estimates import corrected_log_odds, estimate_noise_rate, estimate_transition
@@ -16,7 +24,9 @@ from noisefilter.progress import Progress
 from noisefilter.single import SingleTraining, with_criterion
 
 every = pytest.mark.parametrize(
-    "kind", [GCEClassifier, ELRClassifier, MCorrectionClassifier], ids=lambda kind: kind.__name__
+    "kind",
+    [GCEClassifier, ELRClassifier, MCorrectionClassifier, PENCILClassifier],
+    ids=lambda kind: kind.__name__,
 )
 
 
@@ -193,6 +203,13 @@ BAD = {
     MCorrectionClassifier: [
         ({"mixup_alpha": 0}, "mixup_alpha must be greater than 0"),
         ({"penalty": -1}, "penalty must be at least 0 and finite, got -1"),
+    ],
+    PENCILClassifier: [
+        ({"compatibility": -1}, "compatibility must be at least 0 and finite, got -1"),
+        ({"entropy": np.inf}, "entropy must be at least 0 and finite, got inf"),
+        ({"label_lr": 0}, "label_lr must be greater than 0 and finite, got 0"),
+        ({"correction_epochs": 0}, "correction_epochs must be a whole number of at least 1, got 0"),
+        ({"fine_tuning_lr": -1.0}, "fine_tuning_lr must be greater than 0 and finite, got -1"),
     ],
 }
 SHARED = [
