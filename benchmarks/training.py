@@ -23,9 +23,10 @@ same on the rows that INNScorer or SmallLossSelector keep, which train one such 
 all with their defaults.
 ``inn_then_dividemix`` is DivideMix behind INNScorer, ``dividemix_25`` has the weight of 25 that the authors'
 code defaults to, at once. The ablations of VRLVMix's Table IV leave one part out each, or have the one that
-the default leaves out, in ``memorizing`` alone, under asymmetric and heavy symmetric noise. Three defaults of
+the default leaves out, in ``memorizing`` alone, under asymmetric and heavy symmetric noise. Four defaults of
 the simpler trainers have what they were chosen against beside them, there under symmetric noise of 0.5:
-``gce_untruncated``, ``elr_3`` (a strength of 3) and ``jocor_90`` (an agreement of 0.9).
+``gce_untruncated``, ``elr_3`` (a strength of 3), ``jocor_90`` (an agreement of 0.9) and ``pencil_1`` (a
+compatibility of 1).
 Of the rows that a trainer keeps under their label in its last epoch (``labeled_``) it is told how many are
 right, over all and in the worst class, and how much classes differ in size: the paper's Figure 3.
 """
@@ -72,6 +73,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gce_untruncated": ("GCEClassifier", {"truncation": None}),
     "elr_3": ("ELRClassifier", {"strength": 3.0}),
     "jocor_90": ("JoCoRClassifier", {"agreement": 0.9}),
+    "pencil_1": ("PENCILClassifier", {"compatibility": 1.0}),
 }
 ABLATIONS = (*tuple(VRLVMIX)[1:], *OTHERS)
 # By default classes are balanced under asymmetric noise, and not under noise as heavy as the other.

@@ -351,7 +351,6 @@ def mixmatch_epoch(
     guesses = _Guesses(net, peer, entries.of(codes), entries.of(believed), temperature, halves)
     weighing = None if row_weights is None else entries.of(row_weights.to(rows.device, torch.float32))
     batches = _paired(halves, batch_size, unlabeled_ratio, generator)
-    look_again = None if learned_views is None else _twice(learned_views)
     weights = _mixture_weights(mixup_alpha, len(batches), generator)
     total = torch.zeros(4, device=rows.device)
     with _in_mode(net.module_, training=True), _in_mode(peer.module_, training=peer is net):
@@ -359,24 +358,23 @@ def mixmatch_epoch(
             views = entries.views(net.two_views, batch, generator)
             targets = guesses.targets(views, batch)
             cost = guesses.passes(batch, len(views), beside is not None)
-            if look_again is not None:
-                views = entries.views(look_again, batch, generator)
-            order = torch.randperm(2 * len(targets), generator=generator, device=generator.device)
-            x, wanted = mixed(torch.cat([views[0], views[-1]]), targets.repeat(2, 1), weight, order)
-            counted = None if weighing is None else _mixed_weights(weighing, batch, weight, order)
-            also = None if beside is None else (beside, tuple(view[len(batch.labeled) :] for view in views))
-            terms = _update(
-                net, x, wanted, len(batch.labeled), unlabeled_weight(step), penalty, counted, also
-            )
-            total += terms * len(batch.labeled)
+            if learned_views is not None:
+                views = entries.views(_twice(learned_views), batch, generator)
+            x, wanted, counted = _mixtures(views, targets, weight, batch, weighing, generator)
+            also = None if beside is None else (beside, views)
+            n_labeled, lam = len(batch.labeled), unlabeled_weight(step)
+            total += n_labeled * _update(net, x, wanted, n_labeled, lam, penalty, counted, also)
             if average is not None:
                 average.update(net.module_)
             if bar is not None:
                 bar.step(cost / (2 * TRAINED * batch_size))
-    loss, of_labeled, of_unlabeled, uneven = (total / len(halves.labeled)).tolist()
+    return _means(total / len(halves.labeled)) | {"n_steps": len(batches)}
+
+
+def _means(terms: Tensor) -> dict[str, float]:
+    loss, of_labeled, of_unlabeled, uneven = terms.tolist()
     check_finite_loss(loss)
-    means = {"loss": loss, "labeled_loss": of_labeled, "unlabeled_loss": of_unlabeled, "penalty": uneven}
-    return means | {"n_steps": len(batches)}
+    return {"loss": loss, "labeled_loss": of_labeled, "unlabeled_loss": of_unlabeled, "penalty": uneven}
 
 
 def passes(
@@ -504,6 +502,20 @@ class _Guesses:
         return probs.unflatten(0, (len(views), -1))
 
 
+def _mixtures(
+    views: tuple[Tensor, ...],
+    targets: Tensor,
+    weight: float,
+    batch: Halves,
+    row_weights: Tensor | None,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Mix both views of a batch with a permutation of them; returns rows, targets and weights."""
+    order = torch.randperm(2 * len(targets), generator=generator, device=generator.device)
+    x, wanted = mixed(torch.cat([views[0], views[-1]]), targets.repeat(2, 1), weight, order)
+    return x, wanted, None if row_weights is None else _mixed_weights(row_weights, batch, weight, order)
+
+
 def _update(
     net: Net,
     x: Tensor,
@@ -529,8 +541,8 @@ def _update(
         guess = losses.brier(free, wanted[:, n_labeled:].flatten(0, 1)).mean()
     uneven = losses.uniform_penalty(log_probs)
     loss = fit + weight * guess + penalty * uneven
-    if beside is not None and len(beside[1][0]):
-        loss = loss + beside[0].loss(net, beside[1])
+    if beside is not None and both.shape[1] > n_labeled:
+        loss = loss + beside[0].loss(net, tuple(view[n_labeled:] for view in beside[1]))
     loss.backward()
     net.descend(x, targets)
     if beside is not None:

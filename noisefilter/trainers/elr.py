@@ -94,9 +94,9 @@ class ELRClassifier(RobustTrainer):
 
     The verdict's scores are corrected log-odds of the given label
     (:func:`noisefilter.estimates.corrected_log_odds`) in predictions, half of them those of the warm-up, half
-    the mean of all epochs after it; it
-    flags as many as the network contradicted beyond its doubt, and the planted labels said, at the end of the
-    warm-up, or as the filter before said; or more, if in the end so many more are contradicted than doubted.
+    the mean of all epochs after it; it flags as many as the network contradicted beyond its doubt, and the
+    planted labels said, at the end of the warm-up, or as the filter before said; or more, if in the end so
+    many more are contradicted than doubted.
 
     Memory: targets are (n, K) numbers in float32 on the device, in checkpoints, too; they are let go of after
     training.

@@ -96,9 +96,9 @@ class GCEClassifier(RobustTrainer):
 
     The verdict's scores are corrected log-odds of the given label
     (:func:`noisefilter.estimates.corrected_log_odds`) in predictions, half of them those of the warm-up, half
-    the mean of all epochs after it; it
-    flags as many as the network contradicted beyond its doubt, and the planted labels said, at the end of the
-    warm-up, or as the filter before said; or more, if in the end so many more are contradicted than doubted.
+    the mean of all epochs after it; it flags as many as the network contradicted beyond its doubt, and the
+    planted labels said, at the end of the warm-up, or as the filter before said; or more, if in the end so
+    many more are contradicted than doubted.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: truncation unless it
     is declined, and early; planted labels in the warm-up; small networks and Nesterov momentum. Others that

@@ -115,9 +115,9 @@ class PENCILClassifier(RobustTrainer):
 
     The verdict's scores are corrected log-odds of the given label
     (:func:`noisefilter.estimates.corrected_log_odds`) in predictions, half of them those of the warm-up, half
-    the mean of all epochs after it; it
-    flags as many as the network contradicted beyond its doubt, and the planted labels said, at the end of the
-    warm-up, or as the filter before said; or more, if in the end so many more are contradicted than doubted.
+    the mean of all epochs after it; it flags as many as the network contradicted beyond its doubt, and the
+    planted labels said, at the end of the warm-up, or as the filter before said; or more, if in the end so
+    many more are contradicted than doubted.
 
     Memory: distributions are (n, K) numbers in float32 on the device, in checkpoints, too; they are let go of
     after training.
@@ -133,18 +133,15 @@ class PENCILClassifier(RobustTrainer):
     With :math:`\alpha = 0.1` and ten classes a is 1, and the formulas say that no label is overruled. In the
     authors' code the second term is the cross-entropy of a softmax of :math:`d_i`, and so nearly flat.
     (Neither that nor another fault is here: its fine-tuning divides learning rates to whole numbers, 0.2 to
-    0.) With a = 1 as in the formulas fewer labels were corrected here, and the last accuracy was 0.781, 0.576
-    and 0.714 instead of 0.811, 0.640 and 0.725 (``benchmarks/training.py``, networks that memorize, 50 % and
-    80 % symmetric and 40 % asymmetric noise, the first seed).
+    0.) With a = 1 as in the formulas fewer labels are corrected and less is gained (``pencil_1`` beside
+    ``pencil`` in ``benchmarks/README.md``).
 
     Not verified against the paper: which settings it has beyond those of :meth:`as_published`. Its
     :math:`\lambda` and learning rate depend on the data set and on how many labels are wrong; here one rule
-    serves all. With 20 logits in the place of 60 the numbers above were 0.778, 0.555 and 0.720, with 200
-    (a `label_lr` of 5.7) 0.804, 0.611 and 0.729.
+    serves all.
 
     Where one class is taken for another, wrong labels are learned before planted ones are: accuracy gained
-    there, but about half of the wrong labels were found (0.11 estimated for 0.20). Of clean labels a
-    twentieth were corrected in the same regime.
+    there, but about half of the wrong labels were found (``benchmarks/README.md``: 0.11 estimated for 0.20).
 
     References
     ----------
