@@ -101,6 +101,8 @@ class CoTraining(TwoNetTraining):
     _remembered: ClassVar[tuple[str, ...]] = ()
     # Arrays that it makes of what networks predict after an epoch, which go back with them.
     _of_epoch: ClassVar[tuple[str, ...]] = ()
+    # Whether unlabeled rows have another loss beside that of MixMatch; only the progress bar reads it.
+    _learns_beside: bool = False
 
     def __init__(
         self,
@@ -130,7 +132,6 @@ class CoTraining(TwoNetTraining):
         self.guessed_right = 1.0  # share of the guesses, when the warm-up ends; unknown without
         self.kept: tuple[Division, Division] | None = None  # in use
         self.found: dict[int, NDArray[np.bool_]] = {}  # labeled rows of the newest, in use or not
-        self.unlabeled_ratio = 1.0  # unlabeled rows of a step for each labeled one
         self.plain = False  # whether the warm-up goes on to the end
         super().__init__(nets, rows, codes, n_classes, **warmup)
 
@@ -143,6 +144,10 @@ class CoTraining(TwoNetTraining):
     def peer_of(self, which: int) -> int:
         """Return which network guesses beside this one, or the number itself where it guesses alone."""
         return 1 - which
+
+    def unlabeled_ratio(self) -> float:
+        """Return how many unlabeled rows a step has for each labeled one."""
+        return 1.0
 
     def learning(self, which: int) -> dict[str, Any]:
         """Return what else :func:`~noisefilter.semisupervised.mixmatch_epoch` is to be told of a network."""
@@ -162,8 +167,8 @@ class CoTraining(TwoNetTraining):
         else:
             share = np.mean([each.labeled.mean() for each in self.kept]) if self.kept else _OFTEN_LABELED
             n = round(share * len(self.rows))
-            others = round(self.unlabeled_ratio * n) if n < len(self.rows) else 0
-            trained = self._steps(passes(n, others, n_views))
+            others = round(self.unlabeled_ratio() * n) if n < len(self.rows) else 0
+            trained = self._steps(passes(n, others, n_views, beside=self._learns_beside))
         return 2 * (trained + self._steps(len(self.rows)))
 
     def _steps(self, n_passes: float) -> float:
@@ -273,7 +278,7 @@ class CoTraining(TwoNetTraining):
                 batch_size=self._labeled_batch(net), temperature=self.temperature,
                 mixup_alpha=self.mixup_alpha, penalty=self.penalty, generator=generator, bar=bar,
                 unlabeled_weight=lambda step: weight * ramp(start + step, 0, self.ramp_steps),
-                average=average, unlabeled_ratio=self.unlabeled_ratio, **_weighing(division, device),
+                average=average, unlabeled_ratio=self.unlabeled_ratio(), **_weighing(division, device),
                 **self.learning(which),
             )  # fmt: skip
             net.history.record("train_loss", found["loss"])
@@ -329,7 +334,7 @@ class CoTraining(TwoNetTraining):
         self.found = {int(which): mask.cpu().numpy() for which, mask in found.items()}
         self.losses = tensors["losses"].cpu().numpy().copy()  # they change in place
         for name, tensor in behind(_OWN, tensors).items():
-            setattr(self, name, tensor.cpu().numpy())
+            setattr(self, name, tensor.cpu().numpy().copy())
         self.n_ssl_steps = list(rest["n_ssl_steps"])
         if rest["plain"]:
             self._train_plainly(self.labeled[0])

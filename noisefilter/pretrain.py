@@ -590,6 +590,11 @@ class _Contrast(_Course):
 
 def _projection(net: Net, module: nn.Module, rows: Rows, seed: int) -> nn.Module:
     """Return what NT-Xent compares the features of a network through: d -> d -> 128."""
+    if net.feature_layer is None and not any(isinstance(part, nn.Linear) for part in module.modules()):
+        raise ParameterError(
+            "network must have a linear layer, whose input is compared, or feature_layer of a Net must name "
+            f"another layer, got {type(module).__name__}."
+        )
     with caught_features(module, net.feature_layer) as caught:
         with net.answered_by(module), net.evaluating():
             net.outputs(rows.take(torch.arange(1, device=rows.device)))
@@ -819,9 +824,11 @@ def last_linear(net: Net, rows: Rows) -> tuple[str, nn.Linear]:
         for name, layer in net.module_.named_modules()
         if isinstance(layer, nn.Linear)
     ]
+    compiled, net.module_._compiled_call_impl = net.module_._compiled_call_impl, None  # would not see hooks
     try:
         net.predict_batch(rows.take(torch.arange(1, device=rows.device)))
     finally:
+        net.module_._compiled_call_impl = compiled
         for hook in hooks:
             hook.remove()
     if not ran:

@@ -252,30 +252,32 @@ def mixmatch_epoch(
     learned_views: Augment | None = None,
     beside: Beside | None = None,
 ) -> dict[str, float]:
-    r"""Train a network for one pass over the labeled rows, with as many unlabeled ones beside them.
+    r"""Train a network for one pass over the labeled rows, with unlabeled ones beside them.
 
-    A step looks at two views of up to `batch_size` rows of each half. Labeled rows are to be called what
-    :func:`refined` makes of the network's mean prediction over both views, unlabeled ones what
-    :func:`guessed` makes of the network's and its peer's predictions of both views. All views are mixed with
-    a permutation of themselves, and one update follows the slope of
+    A step looks at two views of up to `batch_size` labeled rows, and of as many unlabeled ones or
+    `unlabeled_ratio` times as many. Labeled rows are to be called what :func:`refined` makes of the network's
+    mean prediction over both views, unlabeled ones what :func:`guessed` makes of the network's and its peer's
+    predictions of both views. All views are mixed with a permutation of themselves, and one update follows
+    the slope of
 
     .. math:: L = L_X + \lambda_u L_U + \lambda_r L_{reg},
 
     Eq. (12): :func:`noisefilter.losses.soft_cross_entropy` of the mixtures whose larger part is labeled,
     :func:`~noisefilter.losses.brier` of the others, :func:`~noisefilter.losses.uniform_penalty` of all.
 
-    Per labeled row that takes 4 rows forward and backward and 6 forward only, in three calls: the network in
-    evaluation mode on all views, the peer on the views of unlabeled rows, the network in training mode on the
-    mixtures. Where a guess is not needed it is not made: with `peer` the network itself it is asked once, and
-    if every labeled row has a `clean_proba` of 1 its label alone is the target and it is not looked at.
-    Without ``net.augment`` both views are the row as it is. They differ in training by what is random inside
-    the network, but not in evaluation mode, where they are looked at once.
+    Per labeled row, with as many unlabeled ones and no loss beside, that takes 4 rows forward and backward
+    and 6 forward only, in three calls: the network in evaluation mode on all views, the peer on the views of
+    unlabeled rows, the network in training mode on the mixtures. Where a guess is not needed it is not made:
+    with `peer` the network itself it is asked once, and if every labeled row has a `clean_proba` of 1 its
+    label alone is the target and it is not looked at. Without ``net.augment`` both views are the row as it
+    is. They differ in training by what is random inside the network, but not in evaluation mode, where they
+    are looked at once.
 
     Deviations from the official code: guesses are made in evaluation mode by both networks (there, `net`
     guesses in training mode, which lets the guesses move its running statistics); an unlabeled batch is as
-    large as the labeled one, or as the whole unlabeled half where that is smaller, and is drawn from one
-    reshuffled pass after the other without a break; a last labeled batch of fewer than 8 rows joins the one
-    before it; with an empty unlabeled half steps are of labeled rows alone.
+    large as the labeled one, or as asked for, or as the whole unlabeled half where that is smaller, and is
+    drawn from one reshuffled pass after the other without a break; a last labeled batch of fewer than 8 rows
+    joins the one before it; with an empty unlabeled half steps are of labeled rows alone.
 
     Of the net's own training, optimizer, augmentation, precision and ``on_grad_computed`` callbacks (gradient
     clipping) apply. Of its criterion only the kind is read. Its learning rate, history and other callbacks
@@ -341,7 +343,7 @@ def mixmatch_epoch(
     TrainingDivergedError
         If the loss stops being finite.
     """
-    _check(net, rows, batch_size, temperature, mixup_alpha)
+    _check(net, rows, batch_size, temperature, mixup_alpha, unlabeled_ratio)
     labeled = torch.as_tensor(labeled, device=rows.device)
     entries = _Entries(rows, labeled, blends)
     halves = entries.halves
@@ -594,10 +596,11 @@ def _in_mode(module: nn.Module, training: bool) -> Iterator[None]:
         module.train(before)
 
 
-def _check(net: Net, rows: Rows, batch_size: int, temperature: float, mixup_alpha: float) -> None:
+def _check(net: Net, rows: Rows, batch_size: int, temperature: float, alpha: float, ratio: float) -> None:
     if batch_size < 1:
         raise ParameterError(f"batch_size must be at least 1, got {batch_size!r}.")
-    for name, value in (("temperature", temperature), ("mixup_alpha", mixup_alpha)):
+    positive = {"temperature": temperature, "mixup_alpha": alpha, "unlabeled_ratio": ratio}
+    for name, value in positive.items():
         if not value > 0:
             raise ParameterError(f"{name} must be greater than 0, got {value!r}.")
     if not isinstance(net.criterion_, nn.CrossEntropyLoss | nn.NLLLoss):

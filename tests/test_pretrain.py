@@ -136,7 +136,7 @@ def test_a_contrast_beside_another_training_is_the_weighted_gradient_of_nt_xent(
     found = contrast.loss(net, views)
     found.backward()
     torch.testing.assert_close(found, 0.3 * expected, rtol=1e-4, atol=1e-6)
-    assert contrast.mean_loss() == pytest.approx(float(expected), rel=1e-4)
+    assert contrast.mean_loss() == pytest.approx(float(expected.detach()), rel=1e-4)
     own, other = net.module_.body[0][0].weight.grad, module.body[0][0].weight.grad
     torch.testing.assert_close(own, other, atol=1e-6, rtol=1e-3)
     contrast.step()
@@ -145,6 +145,15 @@ def test_a_contrast_beside_another_training_is_the_weighted_gradient_of_nt_xent(
         assert own.grad is None
     contrast.begin(0.01)
     assert contrast.mean_loss() is None and contrast.optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_the_last_layer_of_a_compiled_network_is_found():
+    rows = textures(4)
+    net = net_for(rows)
+    net.module_.compile(backend="eager")
+    net.predict_batch(rows.take(torch.arange(1)))
+    name, layer = pretrain.last_linear(net, rows)
+    assert layer is dict(net.module_.named_modules())[name] and net.module_._compiled_call_impl is not None
 
 
 def test_the_projection_is_as_wide_as_the_features_and_the_rate_falls_along_a_cosine():
@@ -249,7 +258,7 @@ def test_a_module_of_ones_own_and_rows_with_ones_own_views():
     features = encoded(net, rows, weights)
     layer = nn.functional.linear(rows.data.float(), weights["first.weight"], weights["first.bias"])
     np.testing.assert_allclose(features, torch.relu(layer), atol=1e-5)
-    with pytest.raises(ParameterError, match="feature_layer must name a submodule"):
+    with pytest.raises(ParameterError, match="network must have a linear layer, .* got NoLinear"):
         simclr_weights(untrained_net(Net(NoLinear), None, rows, 3, 0), rows, epochs=1, seed=0, views=views)
 
 

@@ -658,6 +658,7 @@ def test_progress_is_told_of_every_step(data):
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"temperature": 0.0}, "temperature must be greater than 0"),
         ({"mixup_alpha": float("nan")}, "mixup_alpha must be greater than 0"),
+        ({"unlabeled_ratio": 0.0}, "unlabeled_ratio must be greater than 0, got 0.0"),
     ],
 )
 def test_numbers_outside_their_range_are_refused(data, changes, words):

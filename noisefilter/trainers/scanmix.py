@@ -13,6 +13,7 @@ from noisefilter.batches import Rows
 from noisefilter.budgets import LEAST_EPOCHS
 from noisefilter.clustered import ClusteredTraining, check_pretraining
 from noisefilter.cotraining import CoTraining
+from noisefilter.net import caught_features
 from noisefilter.networks import PreActResNet18
 from noisefilter.progress import Progress
 from noisefilter.trained import check_clustering
@@ -57,8 +58,8 @@ class ScanMixClassifier(DivideMixClassifier):
         ``"simclr"`` trains on images without labels first (:func:`noisefilter.pretrain.simclr_weights`),
         looks for neighbors in these features, and goes on to clusters
         (:func:`noisefilter.pretrain.scan_weights`, 50 epochs). Both networks begin there, and their warm-up
-        trains the last layer alone. With ``None`` neighbors are found in the features of the warm-up, or in
-        the embedding given to ``fit`` as ``features``.
+        trains the last layer alone. With ``None`` neighbors are found in the embedding given to ``fit`` as
+        ``features``, or in the features that both networks have when neighbors are first needed.
     pretrain_epochs : int, default=100
         Of SimCLR.
     warmup_epochs : int, optional
@@ -140,9 +141,13 @@ class ScanMixClassifier(DivideMixClassifier):
     (:func:`noisefilter.pretrain.matched_clusters`).
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: all of DivideMix's,
-    and no pre-training. Others that stay: one last layer where the authors' code has two on one network, one
-    for MixMatch and one for SCAN, both from the clusters; the warm-up's features are not frozen where there
-    was no pre-training; a row is not among its own neighbors.
+    and no pre-training. Others that stay: one kind of views, where the authors' code has strong ones in its
+    warm-up and, from 0.6 on, everywhere; PreActResNet18, where theirs is a ResNet-18; the limit of 0.6 is one
+    of symmetric noise, whose labels are drawn from all classes, where theirs is one of the share of wrong
+    labels; moving averages of the weights follow SCAN only in the steps of the next epoch; one last layer
+    where the authors' code has two on one network, one for MixMatch and one for SCAN, both from the clusters;
+    the warm-up's features are not frozen where there was no pre-training; a row is not among its own
+    neighbors.
 
     References
     ----------
@@ -261,14 +266,21 @@ class ScanMixClassifier(DivideMixClassifier):
 class _ScanMix(ClusteredTraining, _DivideMix):
     """DivideMix's epochs, and SCAN's behind each."""
 
-    def scan_rate(self) -> float:
-        """Return the learning rate of SCAN."""
+    def __init__(self, *args: Any, features: NDArray[Any] | None, **settings: Any):
+        super().__init__(*args, features=features, **settings)
+        if features is None:  # said before anything is trained
+            with caught_features(self.nets[0].module_, self.nets[0].feature_layer):
+                pass
+
+    def scan_rate(self) -> float | None:
+        """Return the learning rate of SCAN, None as long as a verdict is held."""
+        if self._held_verdict() is not None:
+            return None
         if self.options.scan_lr != "auto":
             return float(self.options.scan_lr)
         heavy = as_published_rate(self.rate or 0.0, self.n_classes) > _HEAVY_FROM
         return _LEADING_RATE if heavy else _FOLLOWING_RATE
 
     def _learn_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
-        holds = self._held_verdict() is not None
         record = super()._learn_epoch(epoch, bar)
-        return record if holds else record | {"scan_loss": self.scan(epoch, bar)}
+        return record if self.scan_rate() is None else record | {"scan_loss": self.scan(epoch, bar)}

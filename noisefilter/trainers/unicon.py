@@ -83,11 +83,12 @@ class UNICONClassifier(DivideMixClassifier):
         Share, in [0, 1], of the labels that are right by the estimated noise rate. If :math:`R` is less, so
         many labels are believed. Default: as in :class:`noisefilter.DivideMixClassifier`.
     unlabeled_share : float, default=0.5
-        A step has this many times :math:`1 / R` unlabeled rows for each labeled one, at most 5; greater
-        than 0.
+        A step has this many times :math:`1 / R` unlabeled rows for each labeled one, but at most 5, which
+        bounds its memory; greater than 0.
     strong_views : bool, default=True
         Learn on strong views of images (:class:`noisefilter.augment.StrongViews`), as published. ``False``
-        learns on views of the same kind as targets are made of. Rows that are no images have none.
+        learns on views of the same kind as targets are made of, which is right where mirror images are not
+        of the same class. Rows that are no images have none.
     contrast_weight : float, default=0.025
         :math:`\lambda_C`, the weight of the contrastive loss, at least 0.
     contrast_temperature : float, default=0.05
@@ -146,16 +147,18 @@ class UNICONClassifier(DivideMixClassifier):
     The verdict is made as in :class:`noisefilter.DivideMixClassifier`.
 
     Of the authors' code are not taken over: the threshold of 0.7 on a divergence that cannot exceed 0.693,
-    with a correction behind it that could never act; row 0 in place of rows that a class does not have.
+    with a correction behind it that could never act; row 0 in place of rows that a class does not have; a
+    second division of the epoch by a network that is still in training mode.
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels, which ends, and goes back, when they are learned, with the confidence penalty; a least
     number of labels; the weight of guesses by the noise; milder mixtures; moving averages of the weights; a
     ramp that counts steps; the small networks. Others that stay: the division is the same for both networks
-    of an epoch, where the authors divide again when the first has learned; strong views are RandAugment's,
-    not AutoAugment's policies; the learning rate falls in steps, not along a cosine; guesses in evaluation
-    mode, floors for both sets, no division that turns most rows over, and no guesses where they are bad and
-    epochs few, as in DivideMix.
+    of an epoch, where the authors divide again when the first has learned; strong views are operations of
+    RandAugment and a square cut out, where the authors have a crop and AutoAugment's policies; no more than
+    five unlabeled rows for a labeled one; the learning rate falls in steps, not along a cosine; guesses in
+    evaluation mode, floors for both sets, no division that turns most rows over, and no guesses where they
+    are bad and epochs few, as in DivideMix.
 
     References
     ----------
@@ -224,8 +227,8 @@ class UNICONClassifier(DivideMixClassifier):
     def as_published(cls, **changes: Any) -> UNICONClassifier:
         """Return a trainer with the authors' settings for CIFAR-10 spelled out in its parameters.
 
-        For 32x32 images. At 90 % symmetric noise their numbers need ``unlabeled_share=1.0``; on CIFAR-100 the
-        warm-up has 30 epochs.
+        For 32x32 images. At 90 % symmetric noise their numbers need ``unlabeled_share=1.0``; asymmetric noise
+        also has ``confidence_penalty=True``, and on CIFAR-100 the warm-up has 30 epochs.
 
         Parameters
         ----------
@@ -280,6 +283,7 @@ class _UNICON(_DivideMix):
             for net in self.nets
             if trainer.contrast_weight > 0
         )  # fmt: skip
+        self._learns_beside = bool(self.contrasts)
 
     def _note(self, both: list[NDArray[Any]]) -> None:
         super()._note(both)
@@ -287,9 +291,16 @@ class _UNICON(_DivideMix):
         self.divergence = (math.log(2.0) * (1.0 - likelihood)).astype(np.float32)
 
     def clean_share(self) -> float:
-        """Return R: the share of rows below the mean divergence, or the least share."""
+        """Return R: the share of rows below the mean divergence, or the least, or what a verdict believes."""
+        held = self._held_verdict()
+        if held is not None:
+            return float(held.clean_mask.mean())
         nearer = np.mean(self.divergence < self.divergence.mean(dtype=np.float64))
         return float(max(nearer, self._least_share()))
+
+    def unlabeled_ratio(self) -> float:
+        """Return how many unlabeled rows a step has for each labeled one: more where fewer are believed."""
+        return min(_MOST_UNLABELED, self.unlabeled_share / max(self.clean_share(), 1.0 / len(self.codes)))
 
     def divided(self, which: int) -> Division:
         """Return the division by the verdict given, while it is held, or as many labels of each class."""
@@ -304,7 +315,6 @@ class _UNICON(_DivideMix):
 
     def _learn_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         share = self.clean_share()
-        self.unlabeled_ratio = min(_MOST_UNLABELED, self.unlabeled_share / max(share, 1.0 / len(self.rows)))
         record = super()._learn_epoch(epoch, bar)
         found = [each.mean_loss() for each in self.contrasts]
         known = [each for each in found if each is not None]
@@ -316,7 +326,7 @@ class _UNICON(_DivideMix):
         beside = None
         if self.contrasts:
             beside = self.contrasts[which]
-            beside.begin(self._lr())
+            beside.begin(float(self.nets[which]._parameter_groups()[0]["lr"]))
         return {"learned_views": self.views, "beside": beside}
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -101,8 +101,9 @@ class VRLVMixClassifier(DivideMixClassifier):
         ``"simclr"`` trains on images without labels first (:func:`noisefilter.pretrain.simclr_weights`),
         looks for neighbors in these features, and unless ``scan=False`` goes on to clusters
         (:func:`noisefilter.pretrain.scan_weights`, 50 epochs). Both networks begin there, and their warm-up
-        trains the last layer alone. With ``None`` neighbors are found in the features of the warm-up, or in
-        the embedding given to ``fit`` as ``features``.
+        trains the last layer alone. With ``None`` neighbors are found in the embedding given to ``fit`` as
+        ``features``, or in the features that both networks have when neighbors are first needed: behind the
+        warm-up, as a rule.
     pretrain_epochs : int, default=100
         Of SimCLR.
     warmup_epochs : int, optional
@@ -251,19 +252,19 @@ class VRLVMixClassifier(DivideMixClassifier):
 
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: a warm-up with
     planted labels, which ends when they are learned; :math:`\rho`, which falls where later losses say less;
-    SCAN below 60 % of noise too; no synthetic rows, as what is mixed in was not
-    believed to be of the class; what is added is not guessed as well; ``beta_rule`` and a limit on rows of
-    much variation, as the printed ones select hardly better than chance; the confidence penalty and a least
-    number of small losses; milder mixtures; moving averages of the weights; a ramp that counts steps; the
-    small networks. Others that stay: no variation before ``window`` changes of the loss were recorded, so
-    none in the paper's first epochs after the warm-up; "noise rate" in Eq. (4) and (7) is read as the share
-    believed clean, ranks stand for the printed argsort, and both thresholds of Eq. (4) are the quantile of
-    the variance at :math:`\rho`; the rate is estimated by both networks; losses are recorded by a pass in
-    evaluation mode; after a change of the learning rate the current epoch stands in for :math:`t_* + \tau`;
-    KNN in Eq. (9) looks outside :math:`V_c`, as candidates inside are added anyway; class weights stay
-    between 0.2 and 5; without pre-training neighbors are those of the warm-up; synthetic rows are mixed after
-    augmentation; all that stays of DivideMix. With "not clean", what is added is labeled and guessed in one
-    epoch.
+    SCAN below 60 % of noise too; no synthetic rows, as what is mixed in was not believed to be of the class;
+    what is added is not guessed as well; ``beta_rule`` and a limit on rows of much variation, as the printed
+    ones select hardly better than chance; the confidence penalty and a least number of small losses; milder
+    mixtures; moving averages of the weights; a ramp that counts steps; the small networks. Others that stay:
+    no variation before ``window`` changes of the loss were recorded, so none in the paper's first epochs
+    after the warm-up; "noise rate" in Eq. (4) and (7) is read as the share believed clean, ranks stand for
+    the printed argsort, and both thresholds of Eq. (4) are the quantile of the variance at :math:`\rho`; the
+    rate is estimated by both networks; losses are recorded by a pass in evaluation mode; after a change of
+    the learning rate the current epoch stands in for :math:`t_* + \tau`; KNN in Eq. (9) looks outside
+    :math:`V_c`, as candidates inside are added anyway; class weights stay between 0.2 and 5; without
+    pre-training neighbors are those of the warm-up; moving averages of the weights follow SCAN only in the
+    steps of the next epoch; synthetic rows are mixed after augmentation; all that stays of DivideMix. With
+    "not clean", what is added is labeled and guessed in one epoch.
 
     References
     ----------
@@ -540,7 +541,9 @@ class _VRLVMix(ClusteredTraining, _DivideMix):
     # -- line 32: Eq. (12) ------------------------------------------------------------------------
 
     def scan_rate(self) -> float | None:
-        """Return the learning rate of SCAN, None where there is to be none."""
+        """Return the learning rate of SCAN, None where there is to be none, or a verdict is held."""
+        if self._held_verdict() is not None:
+            return None
         scans = self._is_heavy() if self.options.scan is None else self.options.scan
         return float(self.options.scan_lr) if scans else None
 

@@ -130,6 +130,22 @@ def test_a_training_goes_on_from_its_state_with_the_same_bits():
     assert ended(other, 3) != whole  # it looks for neighbors in what the networks know by now
 
 
+class Averages(torch.nn.Module):
+    """A network without a linear layer."""
+
+    def __init__(self, n_inputs, n_classes):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(n_inputs, n_classes))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_a_network_without_features_is_named_before_it_is_trained():
+    with pytest.raises(ValueError, match="feature_layer must name a submodule of Averages"):
+        training(network=Averages)
+
+
 @pytest.fixture(scope="module")
 def digits():
     X, truth = load_digits(return_X_y=True)

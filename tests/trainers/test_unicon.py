@@ -133,10 +133,8 @@ def test_unlabeled_rows_are_as_many_as_the_share_believed_says(monkeypatch):
     assert told[0]["unlabeled_ratio"] == told[1]["unlabeled_ratio"] == 0.5 / record["clean_share"]
     run = training(least_labeled=0.0)
     seen(run)
-    run.divergence[:] = np.arange(N) == 0  # but one below the mean
-    run.divergence[:] = 1 - run.divergence
-    run._learn_epoch(2, Bar())
-    assert run.unlabeled_ratio == 5.0
+    run.divergence[:] = np.arange(N) != 0  # all but one above the mean
+    assert run.unlabeled_ratio() == 5.0
 
 
 def test_each_network_has_a_contrast_of_its_own_that_learns(monkeypatch):
@@ -212,6 +210,8 @@ def test_a_filter_before_it_divides_first(digits):
     )
     history = model.fit(X, y).history_
     assert len({each["n_labeled_1"] for each in history[3:7]}) == 1
+    held = {each["clean_share"] for each in history[3:7]}
+    assert held == {history[3]["n_labeled_1"] / 500} and history[7]["clean_share"] not in held
     assert model.score(X, truth) > 0.9
 
 
@@ -223,6 +223,23 @@ def test_as_published_spells_out_the_paper():
         "unlabeled_share": 1.0, "probes": 0.0, "weight_average": None, "strong_views": True,
     }  # fmt: skip
     assert {name: published[name] for name in wanted} == wanted
+
+
+class Averages(torch.nn.Module):
+    """A network without a linear layer."""
+
+    def __init__(self, n_inputs, n_classes):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(n_inputs, n_classes))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_a_network_without_a_linear_layer_has_nothing_to_contrast():
+    with pytest.raises(ValueError, match=r"network must have a linear layer, .* got Averages"):
+        training(network=Averages)
+    assert training(network=Averages, contrast_weight=0.0).run_epoch(0, Bar())["phase"] == "warm-up"
 
 
 @pytest.mark.parametrize(
