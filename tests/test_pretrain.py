@@ -258,7 +258,7 @@ def test_a_module_of_ones_own_and_rows_with_ones_own_views():
     features = encoded(net, rows, weights)
     layer = nn.functional.linear(rows.data.float(), weights["first.weight"], weights["first.bias"])
     np.testing.assert_allclose(features, torch.relu(layer), atol=1e-5)
-    with pytest.raises(ParameterError, match="network must have a linear layer, .* got NoLinear"):
+    with pytest.raises(ParameterError, match=r"network must have a linear layer, .* got NoLinear"):
         simclr_weights(untrained_net(Net(NoLinear), None, rows, 3, 0), rows, epochs=1, seed=0, views=views)
 
 
