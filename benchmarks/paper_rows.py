@@ -16,21 +16,34 @@ from published import (
     INN_2,
     INN_3,
     INN_D2,
+    INN_OTHERS,
     JOSRC_1,
     JOSRC_2,
     JOSRC_5,
+    JOSRC_OTHERS,
     VRLVMIX_1,
     VRLVMIX_2,
     VRLVMIX_4,
+    VRLVMIX_OTHERS,
 )
 
 from noisefilter import (
+    CoTeachingClassifier,
+    CoTeachingPlusClassifier,
+    DecouplingClassifier,
     DivideMixClassifier,
+    ELRClassifier,
     INNDivideMixClassifier,
     INNScorer,
+    JoCoRClassifier,
     JoSRCClassifier,
+    MCorrectionClassifier,
+    PENCILClassifier,
+    ScanMixClassifier,
+    UNICONClassifier,
     VRLVMixClassifier,
 )
+from noisefilter.networks import PreActResNet18
 
 Published = dict[tuple[str, str], tuple[float, float | None]]
 
@@ -92,6 +105,30 @@ def dividemix(name: str) -> dict[str, Any]:
 def vrlvmix(name: str) -> dict[str, Any]:
     """Return what VRLVMix changes for a condition: SimCLR and SCAN are for heavy symmetric noise."""
     return penalized(name) | ({} if name in ("c10-sym80", "c10-sym90") else NO_SCAN)
+
+
+def remembered(name: str) -> dict[str, Any]:
+    """Return ELR's settings of a condition of CIFAR-10."""
+    return {"beta": 0.9, "strength": 1.0} if "asym" in name else {"beta": 0.7, "strength": 3.0}
+
+
+def uniform(name: str) -> dict[str, Any]:
+    """Return UNICON's settings of a condition of CIFAR-10."""
+    heavy = {"unlabeled_share": 1.0} if name.endswith("sym90") else {}
+    return heavy | ({"confidence_penalty": True} if "asym" in name else {})
+
+
+def scanned(name: str) -> dict[str, Any]:
+    """Return ScanMix's settings of a condition: DivideMix's."""
+    return dividemix(name)
+
+
+def forgotten(name: str, method: str) -> dict[str, Any]:
+    """Return which share of the labels is forgotten in JoCoR's experiments: of flips, half of the rate."""
+    if method == "decoupling":
+        return {}
+    rate = noise(name, CLOSED)["rate"] * (0.5 if "asym" in name else 1.0)
+    return {"noise_rate": rate} | ({"agreement": 0.85} if method == "jocor" else {})
 
 
 def printed(source: str, measures: str, *numbers: Any) -> Published:
@@ -166,6 +203,43 @@ ROWS |= {
     }
     for name, parts in VRLVMIX_4.items() for part, accuracies in parts.items()
 }  # fmt: skip
+PAIRS_OF_NETS = {
+    "decoupling": DecouplingClassifier, "co_teaching": CoTeachingClassifier,
+    "co_teaching_plus": CoTeachingPlusClassifier, "jocor": JoCoRClassifier,
+}  # fmt: skip
+ROWS |= {
+    f"josrc{number}-{name}-{method}": {
+        **noise(name, CLOSED if number == 1 else OPEN), "trainer": PAIRS_OF_NETS[method],
+        "changes": forgotten(name, method),
+        "published": printed(f"Jo-SRC, Table {number}", "last_10", accuracy),
+    }
+    for number, columns in JOSRC_OTHERS.items() for method, column in columns.items()
+    for name, accuracy in column.items()
+}  # fmt: skip
+ROWS |= {
+    f"inn2-{name}-{method}": {
+        **noise(name, INN_NOISE), "trainer": trainer, "changes": changes,
+        "published": printed("INN, Tables 2 and D.1", "best last_10", *INN_OTHERS[method][name]),
+    }
+    for method, trainer, own in (
+        ("co_teaching_plus", CoTeachingPlusClassifier, {"network": PreActResNet18}),
+        ("pencil", PENCILClassifier, {}), ("m_correction", MCorrectionClassifier, {}),
+    )
+    for name in INN_OTHERS[method]
+    for changes in [own | (forgotten(name, method) if method == "co_teaching_plus" else {})]
+}  # fmt: skip
+ROWS |= {
+    f"vrlvmix{number}-{name}-{method}": {
+        **noise(name), "trainer": trainer, "changes": settings(name),
+        "published": printed(f"VRLVMix, Table {'I' * number}", "best", accuracy),
+    }
+    for method, trainer, settings in (
+        ("elr", ELRClassifier, remembered), ("unicon", UNICONClassifier, uniform),
+        ("scanmix", ScanMixClassifier, scanned),
+    )
+    for number, columns in VRLVMIX_OTHERS.items()
+    for name, accuracy in columns.get(method, {}).items()
+}  # fmt: skip
 for name, same in (
     ("vrlvmix1-c10-sym80", "vrlvmix4-c10-sym80-full"),
     ("vrlvmix1-c10-sym90", "vrlvmix4-c10-sym90-full"),
@@ -236,12 +310,33 @@ def vrlvmix_passes(own: Any, size: Sizes) -> tuple[float, float]:
     trained, looks = dividemix_passes(own, size)
     if own.pretrain is not None:
         trained += 2 * own.pretrain_epochs * size.n
-    if own.scan is not False:
+    if getattr(own, "scan", None) is not False:
         trained += 4 * (own.max_epochs - own.warmup_epochs) * size.n
     return trained, looks
+
+
+def pair_passes(own: Any, size: Sizes) -> tuple[float, float]:
+    """Two networks, each forward and backward on all rows, and a look at all rows an epoch."""
+    return 2 * own.max_epochs * size.n, 2 * own.max_epochs * (size.n + size.tests)
+
+
+def single_passes(own: Any, size: Sizes) -> tuple[float, float]:
+    """One network, and a look at all rows an epoch."""
+    return own.max_epochs * size.n, own.max_epochs * (size.n + size.tests)
+
+
+def unicon_passes(own: Any, size: Sizes) -> tuple[float, float]:
+    """As DivideMix, with other numbers of unlabeled rows, of which two views are contrasted beside."""
+    epochs, warm = own.max_epochs, own.warmup_epochs
+    guessed = size.right * min(5.0, own.unlabeled_share * size.n / size.right)
+    trained = 2 * warm * size.n + 4 * (epochs - warm) * (size.right + 2 * guessed)
+    return trained, 4 * (epochs - warm) * (size.right + 2 * guessed) + 2 * epochs * (size.n + size.tests)
 
 
 PASSES: dict[Any, Callable[[Any, Sizes], tuple[float, float]]] = {
     JoSRCClassifier: josrc_passes, INNScorer: inn_passes, DivideMixClassifier: dividemix_passes,
     INNDivideMixClassifier: inn_dividemix_passes, VRLVMixClassifier: vrlvmix_passes,
+    ScanMixClassifier: vrlvmix_passes, UNICONClassifier: unicon_passes,
+    **dict.fromkeys(PAIRS_OF_NETS.values(), pair_passes),
+    **dict.fromkeys((ELRClassifier, MCorrectionClassifier, PENCILClassifier), single_passes),
 }  # fmt: skip

@@ -41,7 +41,7 @@ from paper_rows import LOOKS, MEASURES, OPEN, ROWS, passes, scoring_passes
 from pieces import Clock, Record, driven, fitted, pack, unpack, watched
 from training import two_classes
 
-from noisefilter import INNScorer, plant_noise
+from noisefilter import INNScorer, JoSRCClassifier, plant_noise
 from noisefilter.batches import choose_device
 from noisefilter.checkpoint import Checkpoints
 from noisefilter.fingerprints import described, digest, fingerprint
@@ -65,7 +65,7 @@ OBJECTIVES = {"ce": "cross_entropy", "ne": "cross_entropy_ne", "inn": "mixup"}
 # Parameters that count epochs, and the least that they can be.
 EPOCHS = {
     "max_epochs": 1, "warmup_epochs": 1, "pretrain_epochs": 1, "scoring_epochs": 1, "rescore_every": 1,
-    "window": 2,
+    "ramp_epochs": 1, "agreeing_epochs": 1, "correction_epochs": 1, "window": 2,
 }  # fmt: skip
 NOTED = ("loss", "test_accuracy", "auc", "clean_precision", "id_precision", "ood_precision")  # of every epoch
 Histories = dict[str, list[Record]]  # one for each network of INN's Table 1, else one of the "trainer"
@@ -139,7 +139,8 @@ def train(name: str, estimator: Any, task: Task, folder: Path, clock: Clock) -> 
     with clock.alarm():
         if isinstance(estimator, INNScorer):
             return Scores(name, estimator, task, folder, clock).run()
-        look = partial(groups, task) if ROWS[name]["noise"] in OPEN.values() else nothing
+        divides = isinstance(estimator, JoSRCClassifier) and ROWS[name]["noise"] in OPEN.values()
+        look = partial(groups, task) if divides else nothing
         trainer = watched(estimator.set_params(checkpoint_dir=folder), clock, name, look)
         history, complete = fitted(trainer, task.X, task.y, eval_set=task.test)
     return {"trainer": history}, complete

@@ -16,6 +16,22 @@ JOSRC_5 = {
     "asym40": (45.86, 45.52, 63.97, 45.37),
 }
 
+# What they are compared with there; Jo-SRC copies those of Table 1 from JoCoR.
+JOSRC_OTHERS = {
+    1: {
+        "decoupling": {"sym20": 33.10, "sym50": 15.25, "sym80": 3.89, "asym40": 26.11},
+        "co_teaching": {"sym20": 43.73, "sym50": 34.96, "sym80": 15.15, "asym40": 28.35},
+        "co_teaching_plus": {"sym20": 49.27, "sym50": 40.04, "sym80": 13.44, "asym40": 33.62},
+        "jocor": {"sym20": 53.01, "sym50": 43.49, "sym80": 15.49, "asym40": 32.70},
+    },
+    2: {
+        "decoupling": {"sym20": 43.49, "sym50": 28.22, "sym80": 10.01, "asym40": 33.74},
+        "co_teaching": {"sym20": 60.38, "sym50": 52.42, "sym80": 16.59, "asym40": 42.42},
+        "co_teaching_plus": {"sym20": 53.97, "sym50": 46.75, "sym80": 12.29, "asym40": 43.01},
+        "jocor": {"sym20": 59.99, "sym50": 50.61, "sym80": 12.85, "asym40": 39.37},
+    },
+}
+
 # D. Park et al., "INN", arXiv:2106.15185. Table 1: best AUC of clean against noisy labels over 50 to 300
 # epochs, and deviation over three runs; by the loss of CE, by that of CE with negative entropy, and by INN.
 INN_1 = {
@@ -33,6 +49,21 @@ INN_2 = {
     "c100-sym90": {"dividemix": ((31.36, 0.67), (31.16, 1.21)), "inn": ((33.11, 0.82), (32.36, 0.86))},
     "c100-asym40": {"dividemix": ((59.26, 1.08), (53.79, 1.09)), "inn": ((63.04, 1.10), (59.34, 0.94))},
 }
+# What they are compared with there, best and last, copied from DivideMix.
+INN_OTHERS = {
+    "co_teaching_plus": {
+        "c10-sym80": (67.4, 45.5), "c10-sym90": (47.9, 30.1),
+        "c100-sym80": (27.9, 15.5), "c100-sym90": (13.7, 8.8),
+    },
+    "pencil": {
+        "c10-sym80": (77.5, 76.5), "c10-sym90": (58.9, 58.2),
+        "c100-sym80": (31.1, 20.7), "c100-sym90": (15.3, 8.8),
+    },
+    "m_correction": {
+        "c10-sym80": (86.8, 86.6), "c10-sym90": (69.1, 68.7),
+        "c100-sym80": (48.2, 47.6), "c100-sym90": (24.3, 20.5),
+    },
+}  # fmt: skip
 # Table D.2: the same where noise is lighter, without deviations.
 INN_D2 = {
     "c10-sym20": {"dividemix": (96.08, 95.68), "inn": (96.11, 95.82)},
@@ -61,6 +92,18 @@ DIVIDEMIX = {
 # H. Wang et al., "VRLVMix". Tables I and II: best accuracy.
 VRLVMIX_1 = {"c10-sym20": 96.3, "c10-sym50": 95.8, "c10-sym80": 94.8, "c10-sym90": 92.5}
 VRLVMIX_2 = {"c10-asym10": 96.4, "c10-asym30": 95.2, "c10-asym40": 94.9}
+# What it is compared with there, on CIFAR-10.
+VRLVMIX_OTHERS = {
+    1: {
+        "elr": {"c10-sym20": 95.8, "c10-sym50": 94.8, "c10-sym80": 93.3, "c10-sym90": 78.7},
+        "unicon": {"c10-sym20": 96.0, "c10-sym50": 95.6, "c10-sym80": 93.9, "c10-sym90": 90.8},
+        "scanmix": {"c10-sym20": 96.0, "c10-sym50": 94.5, "c10-sym80": 93.5, "c10-sym90": 91.0},
+    },
+    2: {
+        "elr": {"c10-asym10": 95.4, "c10-asym30": 94.7, "c10-asym40": 92.0},
+        "unicon": {"c10-asym10": 95.3, "c10-asym30": 94.6, "c10-asym40": 94.1},
+    },
+}
 # Table IV: best and last accuracy of the whole and of what is left without a part.
 VRLVMIX_4 = {
     "c10-asym40": {
