@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
+from noisefilter.atomic import write_whole
 from noisefilter.errors import ParameterError
 
-__all__ = ["Checkpoints", "Saved", "plain", "write_whole"]
+__all__ = ["Checkpoints", "Saved", "plain"]
 
 _FORMAT = 1
 _HEADER = "noisefilter"
@@ -115,7 +116,7 @@ class Checkpoints:
         ParameterError
             If it is of another configuration; the message names what differs.
         """
-        for left_over in self.folder.glob(".epoch-*.part"):  # of a process that was killed while writing
+        for left_over in self.folder.glob(".epoch-*.part.safetensors"):  # of a process killed while writing
             with suppress(OSError):
                 left_over.unlink()
         for _, path in reversed(self._files()):
@@ -156,25 +157,6 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         plain[name] = own.clone() if memory in seen else own
         seen.add(memory)
     return plain
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, also after a power failure."""
-    part = path.with_name(f".{path.stem}-{os.getpid()}.part")  # in the same folder: renaming is atomic there
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):  # the name is on the disk once the folder is; Windows has no such thing
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Saved] | None:

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
-from noisefilter.checkpoint import plain, write_whole
+from noisefilter.atomic import write_whole
+from noisefilter.checkpoint import plain
 from noisefilter.errors import FileError, ParameterError
 from noisefilter.fingerprints import digest
 
