@@ -248,7 +248,7 @@ def started(work: Callable[[Path], int], folder: Path, strike: Callable[[Path], 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         warnings.simplefilter("ignore")
         strike(folder)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        begin()
         code = work(folder)
     except BaseException:
         traceback.print_exc()
@@ -257,6 +257,14 @@ def started(work: Callable[[Path], int], folder: Path, strike: Callable[[Path], 
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def begin() -> None:
+    """Let Ctrl-C through; one that came before the work began ends the process as any other does."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    except KeyboardInterrupt:
+        os._exit(130)
 
 
 def ended(child: int, reading: int) -> Ended:
