@@ -15,17 +15,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from noisefilter.atomic import write_whole
 from noisefilter.errors import ParameterError
 
-__all__ = ["Checkpoints", "Saved", "plain"]
+__all__ = ["Checkpoints", "Saved", "plain", "read_tensors"]
 
 _FORMAT = 1
 _HEADER = "noisefilter"
+_LENGTH = 8  # bytes of a safetensors file that say how long its header is
 _NAME = re.compile(r"epoch-(\d{4,})\.safetensors")
 _KEPT = 2
 _WIDEST = 60  # characters of a value in an error
@@ -159,15 +161,24 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
+def read_tensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Return what the header of a safetensors file says under our name, and the tensors, on the CPU.
+
+    All bytes are read at once. From a mapped file torch makes a tensor by way of code in which Ctrl-C becomes
+    a ValueError, as if the file were spoiled.
+    """
+    data = path.read_bytes()
+    tensors = from_bytes(data)  # checks the header, too
+    header = json.loads(data[_LENGTH : _LENGTH + int.from_bytes(data[:_LENGTH], "little")])
+    return json.loads(header["__metadata__"][_HEADER]), tensors
+
+
 def _read(path: Path) -> tuple[dict[str, Any], Saved] | None:
     """Return configuration and contents of a file, ``None`` and a warning where it is no whole checkpoint."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            # Copied: what is mapped from the file would go with it.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        header, tensors = read_tensors(path)
         return dict(header["configuration"]), Saved(int(header["epoch"]), tensors, dict(header["record"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         warnings.warn(
             f"{path} must be a whole checkpoint, got a file that cannot be read as one "
             f"({type(error).__name__}: {error}). It is passed over.",
