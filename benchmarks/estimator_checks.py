@@ -42,6 +42,7 @@ from noisefilter.trainer import BaseTrainer
 
 RESULTS = Path(__file__).parent / "results" / "estimator_checks.jsonl"
 PEERS = ("cleanlab", "skorch", "imbalanced-learn")
+BESIDE = ("NeuralNetClassifier", "CleanLearning", "EditedNearestNeighbours")  # their classes
 
 REPLACES = (
     "fit_transform replaces noisy rows and transform passes rows through, as TargetEncoder's two differ"
@@ -214,6 +215,25 @@ def table() -> str:
         found = {record["version"] for record in records.values() if record["library"] == row[0]}
         lines.append(f"| {row[0]} {', '.join(sorted(found))} | {row[1]} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n" + reasons(list(records.values()))
+
+
+def sentence() -> str:
+    """Say how many checks of how many classes passed and failed, and how many fail beside them."""
+    records = list(newest().values())
+    ours = [r for r in records if r["library"] == "noisefilter" and r["class"] != "Net"]
+    classes, versions = ({r[name] for r in ours} for name in ("class", "scikit_learn"))
+    passed, failed, expected = (
+        sum(read(r) for r in ours)
+        for read in (lambda r: r["passed"], lambda r: len(r["failed"]), lambda r: len(r["expected"]))
+    )
+    latest = max(versions, key=sortable)
+    failing = {r["class"]: len(r["failed"]) for r in records if r["scikit_learn"] == latest}
+    beside = ", ".join(f"`{name}` {failing[name]}" for name in ("Net", *BESIDE))
+    return (
+        f"{len(classes)} classes on {len(versions)} versions of scikit-learn, {len(ours)} runs: {passed:,} "
+        f"checks passed, {failed:,} failed, {expected:,} failed as expected. On {latest} the others fail: "
+        f"{beside}. [Class by class](benchmarks.md#scikit-learns-own-laws)."
+    )
 
 
 def reasons(records: list[dict[str, Any]]) -> str:

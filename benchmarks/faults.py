@@ -1,12 +1,13 @@
 """What is lost when a process is killed, interrupted or runs out of disk: nothing.
 
-    python benchmarks/faults.py --times 200              # until each fault has struck 200 times
-    python benchmarks/faults.py --times 200 --minutes 2  # no longer than that; the next run goes on
-    python benchmarks/faults.py --table                  # the results as Markdown
+    python benchmarks/faults.py --times 200               # until each fault has struck each work 200 times
+    python benchmarks/faults.py --works save --minutes 2  # this work, so long at most; the next run goes on
+    python benchmarks/faults.py --table                   # the results as Markdown
 
-Four kinds of work, on 60 rows, take turns. ``fit`` trains every trainer in turn, with checkpoints. ``audit``
+Five kinds of work, on 60 rows, take turns. ``fit`` trains every trainer in turn, with checkpoints. ``audit``
 replaces an earlier audit by another one. ``train`` runs a command again whose training has ended. ``apply``
-writes the corrected copy that a review asks for. Three faults strike them. ``kill`` is SIGKILL. ``interrupt``
+writes the corrected copy that a review asks for. ``save`` saves over a file again and again: a filter, a
+trainer, a verdict of many rows. Three faults strike them. ``kill`` is SIGKILL. ``interrupt``
 is Ctrl-C. Both come in turn at a random time and at the next of all calls that open, rename, make or remove a
 file. ``full`` is a disk on which no file can grow beyond a random size.
 
@@ -32,10 +33,10 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,10 +48,11 @@ from noisefilter.audit.tables import put_right
 from noisefilter.checkpoint import _read
 from noisefilter.cli import main as command
 from noisefilter.datasets import open_store
+from noisefilter.errors import FileError
 from noisefilter.trainer import BaseTrainer
 
 RESULTS = Path(__file__).parent / "results" / "faults.jsonl"
-KINDS = ("fit", "audit", "train", "apply")
+KINDS = ("fit", "audit", "train", "apply", "save")
 FAULTS = ("kill", "interrupt", "full")
 TRAINERS = tuple(
     name
@@ -58,6 +60,8 @@ TRAINERS = tuple(
     if isinstance(getattr(noisefilter, name), type) and issubclass(getattr(noisefilter, name), BaseTrainer)
 )
 ROWS, EPOCHS = 60, 3
+MANY = 100_000  # rows of a verdict whose file takes a while to write
+SAVES = 2
 OUTCOMES = ("as before", "done", "put right")
 EVENTS = frozenset(("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"))
 CHANGING = (".html", ".joblib")  # they tell the time of their making, or hold what is not in one order
@@ -92,11 +96,16 @@ def run_command(*words: Any) -> int:
     return 0
 
 
-def fit(folder: Path, trainer: str) -> int:
-    """Train with checkpoints; leave the probabilities."""
+def blobs() -> tuple[Any, Any]:
+    """Rows of two classes."""
     rng = np.random.default_rng(0)
     y = np.arange(ROWS) % 2
-    X = (rng.normal(size=(ROWS, 3)) + 3 * y[:, None]).astype(np.float32)
+    return (rng.normal(size=(ROWS, 3)) + 3 * y[:, None]).astype(np.float32), y
+
+
+def fit(folder: Path, trainer: str) -> int:
+    """Train with checkpoints; leave the probabilities."""
+    X, y = blobs()
     kind = getattr(noisefilter, trainer)
     model = kind(max_epochs=EPOCHS, batch_size=16, random_state=0, checkpoint_dir=folder / "out", verbose=0)
     try:
@@ -137,13 +146,42 @@ def apply(folder: Path) -> int:
     return run_command("apply", folder / "decisions.json", folder / "rows.csv", "--out", folder / "out.csv")
 
 
+def fitted(kind: str, seed: int) -> Any:
+    """Something to save: a class of that name, fitted, or the verdict of many rows."""
+    if kind == "Verdict":
+        probs = np.random.default_rng(seed).dirichlet(np.ones(2), MANY)
+        return noisefilter.judge(probs, np.arange(MANY) % 2)
+    return getattr(noisefilter, kind)(max_epochs=EPOCHS, random_state=seed, verbose=0).fit(*blobs())
+
+
+def saved(folder: Path, kind: str) -> int:
+    """Save one thing, and beside it what another process will save in its place."""
+    for seed, name in enumerate(("one", "other")):
+        noisefilter.save(fitted(kind, seed), folder / f"{name}.safetensors")
+    shutil.copy(folder / "one.safetensors", folder / "out.safetensors")
+    return 0
+
+
+def save(folder: Path) -> int:
+    """Save the other and the one over each other; the other comes last."""
+    try:
+        one, other = (noisefilter.load(folder / f"{name}.safetensors") for name in ("one", "other"))
+        for thing in (other, *(one, other) * SAVES):
+            noisefilter.save(thing, folder / "out.safetensors")
+    except KeyboardInterrupt:
+        return 130
+    except OSError:
+        return 2
+    return 0
+
+
 class Work(NamedTuple):
     """Something that can be struck.
 
     Attributes
     ----------
     name : str
-        Which of the four.
+        Which of the five.
     run : callable
         Does it in a folder; returns the exit code.
     before : callable or None
@@ -160,6 +198,9 @@ WORKS = {
     "audit": [Work("audit", audit, partial(audit, seed=0))],
     "train": [Work("train", train, train)],
     "apply": [Work("apply", apply)],
+    "save": [
+        Work("save", save, partial(saved, kind=kind)) for kind in ("Verdict", "GCEClassifier", "INNScorer")
+    ],
 }
 
 
@@ -207,7 +248,7 @@ def started(work: Callable[[Path], int], folder: Path, strike: Callable[[Path], 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         warnings.simplefilter("ignore")
         strike(folder)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        begin()
         code = work(folder)
     except BaseException:
         traceback.print_exc()
@@ -216,6 +257,14 @@ def started(work: Callable[[Path], int], folder: Path, strike: Callable[[Path], 
             sys.stderr.flush()
         finally:
             os._exit(code)
+
+
+def begin() -> None:
+    """Let Ctrl-C through; one that came before the work began ends the process as any other does."""
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    except KeyboardInterrupt:
+        os._exit(130)
 
 
 def ended(child: int, reading: int) -> Ended:
@@ -344,6 +393,8 @@ class Arena:
         """Say what is there now; what is neither the one nor the other is put right first."""
         if self.work.name == "fit":
             return self._checkpoints(wrong)
+        if self.work.name == "save":
+            self._can_be_loaded(wrong)
         if seen(self.folder) in (self.before, self.after):
             return "as before" if seen(self.folder) == self.before else "done"
         put_right(self.folder / "out")
@@ -356,6 +407,12 @@ class Arena:
             if _read(path) is None:
                 wrong.append(f"not whole: {path.name}")
         return "done" if seen(self.folder) == self.after else "as before"
+
+    def _can_be_loaded(self, wrong: list[str]) -> None:
+        try:
+            noisefilter.load(self.folder / "out.safetensors")
+        except (FileError, OSError) as error:
+            wrong.append(f"cannot be loaded: {error}")
 
     def _finish(self, wrong: list[str]) -> None:
         """Do the whole work in the next process: it must end in the same bits, and leave nothing else."""
@@ -377,37 +434,38 @@ def ended_well(found: Ended) -> None:
 
 
 def struck(
-    times: int, seconds: float, faults: tuple[str, ...], first: int = 0, kinds: tuple[str, ...] = KINDS
+    times: int,
+    seconds: float,
+    faults: Sequence[str] = FAULTS,
+    kinds: Sequence[str] = KINDS,
+    before: Mapping[tuple[str, str], int] | None = None,
 ) -> list[dict[str, Any]]:
-    """Strike all work with each fault so many times, or as often as time allows; return what came of it.
+    """Strike each kind of work with each fault so many times, or as often as time allows; count what came.
 
-    The number of the first strike says which work, event and time it is about.
+    Those are counted that were made ``before``: a strike's number says which event and time it is about.
     """
     end = time.perf_counter() + seconds
+    before = before or {}
     counted: dict[tuple[str, str], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as root:
         arenas: dict[tuple[str, int], Arena] = {}
-        for number in range(first, times):
-            for fault in faults:
-                if time.perf_counter() > end:
-                    return list(counted.values())
-                kind, turn = kinds[number % len(kinds)], number // len(kinds)
-                place = kind, turn % len(WORKS[kind])
-                if place not in arenas:
-                    arenas[place] = Arena(WORKS[kind][place[1]], Path(root) / f"{place[0]}-{place[1]}")
-                arena = arenas[place]
-                outcome, wrong = arena.trial(
-                    fault, turn, np.random.default_rng([number, FAULTS.index(fault)])
-                )
-                record = counted.setdefault(
-                    (fault, arena.work.name),
-                    {"fault": fault, "work": arena.work.name, "first": number, "times": 0}
-                    | dict.fromkeys(OUTCOMES, 0) | {"wrong": []},
-                )  # fmt: skip
-                record["times"] += 1
-                record["next"] = number + 1
-                record[outcome] += 1
-                record["wrong"] += wrong
+        for number, kind, fault in product(range(times), kinds, faults):
+            if number < before.get((fault, kind), 0):
+                continue
+            if time.perf_counter() > end:
+                break
+            place = kind, number % len(WORKS[kind])
+            if place not in arenas:
+                arenas[place] = Arena(WORKS[kind][place[1]], Path(root) / f"{place[0]}-{place[1]}")
+            seed = [number, FAULTS.index(fault), KINDS.index(kind)]
+            outcome, wrong = arenas[place].trial(fault, number, np.random.default_rng(seed))
+            record = counted.setdefault(
+                (fault, kind),
+                {"fault": fault, "work": kind, "times": 0} | dict.fromkeys(OUTCOMES, 0) | {"wrong": []},
+            )
+            record["times"] += 1
+            record[outcome] += 1
+            record["wrong"] += wrong
     return list(counted.values())
 
 
@@ -458,19 +516,19 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS)
+    parser.add_argument("--works", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     if args.table:
         print(tables())
         return
-    for fault in args.faults:
-        first = max((record["next"] for record in done() if record["fault"] == fault), default=0)
-        started_at = time.perf_counter()
-        for record in struck(args.times, 60 * args.minutes, (fault,), first):
-            print(record, flush=True)
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(record | machine()) + "\n")
-        args.minutes -= (time.perf_counter() - started_at) / 60
+    before = Counter[tuple[str, str]]()
+    for record in done():
+        before[record["fault"], record["work"]] += record["times"]
+    for record in struck(args.times, 60 * args.minutes, args.faults, args.works, before):
+        print(record, flush=True)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(record | machine()) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import noisefilter
 from noisefilter.audit.decisions import decided, read_decisions
 from noisefilter.audit.tables import AUDIT, check_output, output_folder, read_flagged, write_verdict
 from noisefilter.audit.truth import read_truth
@@ -295,6 +296,21 @@ def checkpoints(folder: Path, content: bytes) -> None:
     Checkpoints(folder, {"lr": 0.1}).latest()
 
 
+@cache
+def saved() -> bytes:
+    """A saved verdict."""
+    verdict = noisefilter.judge(np.array([[0.9, 0.1], [0.2, 0.8]] * 3), LABELS)
+    with tempfile.TemporaryDirectory() as folder:
+        noisefilter.save(verdict, Path(folder) / "saved")
+        return (Path(folder) / "saved").read_bytes()
+
+
+def saved_file(folder: Path, content: bytes) -> None:
+    """Load what was saved."""
+    (folder / "saved").write_bytes(content)
+    noisefilter.load(folder / "saved").keep(0.5)
+
+
 CSV = b'u,c,label\n1.5,x,a\n,"y\n",b\n2,"z""",a\n-1,x,b\n'
 DECISIONS = {
     "made_by": "noisefilter report", "format": 1, "fingerprint": STORE.fingerprint, "rows": 6,
@@ -318,6 +334,7 @@ READERS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[], Any]]] = {
     "audits, marker": (marker, lambda: of_json(json.loads(audited()[1]))),
     "audits, verdict": (verdict, lambda: spoiled(audited()[0])),
     "checkpoints": (checkpoints, lambda: spoiled(checkpoint())),
+    "saved verdicts": (saved_file, lambda: spoiled(saved())),
 }  # fmt: skip
 
 

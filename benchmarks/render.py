@@ -227,6 +227,11 @@ def laws_of_scikit_learn() -> str:
     return f"{estimator_checks.table()}\n\n{machine(every(records))}"
 
 
+def laws_of_scikit_learn_short() -> str:
+    """Passed and failed checks, in one sentence."""
+    return estimator_checks.sentence()
+
+
 def on_disk() -> str:
     """Memory for rows that lie on disk."""
     return resumed(memory)
@@ -278,6 +283,7 @@ SECTIONS = {
     "openset": open_set, "variation": loss_variation, "epoch": dividemix_epoch,
     "estimator-checks": laws_of_scikit_learn, "throughput": rows_a_second, "growth": growing,
     "confident": given_probabilities, "memory": on_disk, "faults": struck, "fuzz": any_bytes,
+    "estimator-checks-short": laws_of_scikit_learn_short,
     "memory-short": on_disk_short, "faults-short": struck_short, "fuzz-short": any_bytes_short,
     "pretrain": without_labels, "training": trainers, "training-memorizing": trainers_that_memorize,
     "training-short": trainers_in_a_hurry, "filters-short": filters.overview, "papers": papers_tables,

@@ -15,16 +15,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
+from noisefilter.atomic import write_whole
 from noisefilter.errors import ParameterError
 
-__all__ = ["Checkpoints", "Saved", "plain", "write_whole"]
+__all__ = ["Checkpoints", "Saved", "plain", "read_tensors"]
 
 _FORMAT = 1
 _HEADER = "noisefilter"
+_LENGTH = 8  # bytes of a safetensors file that say how long its header is
 _NAME = re.compile(r"epoch-(\d{4,})\.safetensors")
 _KEPT = 2
 _WIDEST = 60  # characters of a value in an error
@@ -115,7 +118,7 @@ class Checkpoints:
         ParameterError
             If it is of another configuration; the message names what differs.
         """
-        for left_over in self.folder.glob(".epoch-*.part"):  # of a process that was killed while writing
+        for left_over in self.folder.glob(".epoch-*.part.safetensors"):  # of a process killed while writing
             with suppress(OSError):
                 left_over.unlink()
         for _, path in reversed(self._files()):
@@ -158,34 +161,24 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, also after a power failure."""
-    part = path.with_name(f".{path.stem}-{os.getpid()}.part")  # in the same folder: renaming is atomic there
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    if hasattr(os, "O_DIRECTORY"):  # the name is on the disk once the folder is; Windows has no such thing
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def read_tensors(path: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Return what the header of a safetensors file says under our name, and the tensors, on the CPU.
+
+    All bytes are read at once. From a mapped file torch makes a tensor by way of code in which Ctrl-C becomes
+    a ValueError, as if the file were spoiled.
+    """
+    data = path.read_bytes()
+    tensors = from_bytes(data)  # checks the header, too
+    header = json.loads(data[_LENGTH : _LENGTH + int.from_bytes(data[:_LENGTH], "little")])
+    return json.loads(header["__metadata__"][_HEADER]), tensors
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Saved] | None:
     """Return configuration and contents of a file, ``None`` and a warning where it is no whole checkpoint."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            # Copied: what is mapped from the file would go with it.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        header, tensors = read_tensors(path)
         return dict(header["configuration"]), Saved(int(header["epoch"]), tensors, dict(header["record"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         warnings.warn(
             f"{path} must be a whole checkpoint, got a file that cannot be read as one "
             f"({type(error).__name__}: {error}). It is passed over.",

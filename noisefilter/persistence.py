@@ -56,7 +56,8 @@ _COLUMNS, _HISTORY, _REPORT = "feature_names_in_", "history_", "eval_report_"
 def save(obj: Any, path: str | os.PathLike[str]) -> None:
     """Write a verdict, a fitted filter or a fitted trainer to a file that :func:`noisefilter.load` reads.
 
-    The file is whole or not there, whatever happens meanwhile; one of that name is replaced. It holds
+    The file is whole or not there, whatever happens meanwhile; one of that name is replaced. What a process
+    left beside it that was killed while it wrote it goes with the next :func:`save`. The file holds
     parameters, networks, verdict, signals and record, but not the rows of ``fit``: of a filter the first one,
     which tells their shape, of :class:`noisefilter.INNScorer` all, for later rows are judged by neighbors.
     ``checkpoint_dir`` is left out, and so is the memory of ``random_state``.

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as as_bytes
 from torch import Tensor
 
-from noisefilter.checkpoint import plain, write_whole
+from noisefilter.atomic import write_whole
+from noisefilter.checkpoint import plain, read_tensors
 from noisefilter.errors import FileError, ParameterError
 from noisefilter.fingerprints import digest
 
@@ -73,10 +74,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if length > _LARGEST_HEADER:
         raise FileError(f"{_rule(path)}, got another kind of file.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
-            # Copied: what is mapped from the file would change with it.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        header, tensors = read_tensors(path)
         seal = header.pop(_DIGEST)
         whole = seal == _seal(header, tensors)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

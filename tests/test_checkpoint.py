@@ -272,7 +272,7 @@ def test_killed_and_taken_up_again_ends_in_the_same_bits(tmp_path, where):
     folder = tmp_path / "killed"
     done = subprocess.run([sys.executable, __file__, str(folder), where], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    parts = [name for name in names(folder) if name.endswith(".part")]
+    parts = [name for name in names(folder) if name.endswith(".part.safetensors")]
     assert len(parts) == (where != "training")
     assert [name for name in names(folder) if name not in parts] == [
         "epoch-0000.safetensors",

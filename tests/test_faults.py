@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import noisefilter
-from noisefilter import DivideMixClassifier, SimCLR
-from noisefilter.audit.copies import left_over, temporary, whole
+from noisefilter import DivideMixClassifier, SimCLR, judge, save
+from noisefilter.atomic import left_over, temporary
+from noisefilter.audit.copies import whole
 from noisefilter.audit.tables import TRAINING, check_output, output_folder, put_right, read_flagged
 from noisefilter.base import BaseFilter
 from noisefilter.checkpoint import Checkpoints
@@ -31,25 +32,33 @@ posix = pytest.mark.skipif(os.name == "nt", reason="forks, and asks for processe
 
 @posix
 def test_nothing_is_lost_whatever_strikes(script):
-    """A few strikes of each kind on two kinds of work; the benchmark has them all."""
+    """A few strikes of each kind on three kinds of work; the benchmark has them all."""
     faults = script("faults")
-    records = faults.struck(4, 60, faults.FAULTS, kinds=("audit", "apply"))
-    assert [record["wrong"] for record in records] == [[]] * 6
-    assert [record["times"] for record in records] == [2] * 6
+    records = faults.struck(2, 60, kinds=("audit", "apply", "save"))
+    assert [record["wrong"] for record in records] == [[]] * 9
+    assert [record["times"] for record in records] == [2] * 9
 
 
 @posix
-def test_a_strike_that_loses_something_is_seen(script, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "spoiled", "seen"),
+    [
+        ("apply", "decisions.json", {"lost or torn"}),
+        ("save", "out.safetensors", {"lost or torn", "cannot be loaded"}),
+        ("save", ".out.part", {"left over after the next process"}),
+    ],
+)
+def test_a_strike_that_loses_something_is_seen(script, tmp_path, monkeypatch, kind, spoiled, seen):
     faults = script("faults")
-    arena = faults.Arena(faults.Work("apply", faults.apply), tmp_path)
+    arena = faults.Arena(faults.WORKS[kind][0], tmp_path)
 
     def careless(folder):
-        (folder / "decisions.json").write_text("{}")
+        (folder / spoiled).write_text("{}")
         return 0
 
-    monkeypatch.setattr(arena, "work", faults.Work("apply", careless))
-    _, wrong = arena.trial("kill", 0, np.random.default_rng(0))
-    assert any("lost or torn" in line for line in wrong)
+    monkeypatch.setattr(arena, "work", faults.Work(kind, careless))
+    _, wrong = arena.trial("full", 0, np.random.default_rng(0))  # a disk with room for so little
+    assert seen <= {line.partition(":")[0] for line in wrong}
 
 
 # --- killed while a folder is replaced --------------------------------------------------------------
@@ -139,6 +148,17 @@ def test_a_copy_that_was_cut_short_goes_with_the_next_one(tmp_path, dead, name):
         assert new == temporary(tmp_path / name, "new", tmp_path) and not left.exists()
         new.write_text("whole")
     assert os.listdir(tmp_path) == [name]
+
+
+@posix
+def test_a_file_that_was_cut_short_goes_with_the_next_save(tmp_path, dead):
+    """Of this file alone, and not while its process runs."""
+    others = {f".other.{dead}.part.safetensors", f".saved.{os.getppid()}.part.safetensors"}
+    for name in {f".saved.{dead}.part.safetensors", *others}:
+        (tmp_path / name).write_bytes(b"half")
+    verdict = judge(np.tile([[0.9, 0.1], [0.2, 0.8]], (10, 1)), np.arange(20) % 2)
+    save(verdict, tmp_path / "saved.safetensors")
+    assert set(os.listdir(tmp_path)) == {"saved.safetensors", *others}
 
 
 def test_where_nothing_can_be_listed_nothing_is_left_over(tmp_path):

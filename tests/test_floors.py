@@ -35,6 +35,7 @@ FLOORS = (
         "neighbors",
         "progress",
         "inputs",
+        "atomic",
         "checkpoint",
         "states",
         "tensorfile",

@@ -13,6 +13,7 @@ import sys
 import zipfile
 from copy import deepcopy
 from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -423,6 +424,30 @@ def test_a_failed_write_leaves_what_was_there(path, fitted, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save(fitted[SmallLossSelector], path)
     assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
+
+
+def test_an_interrupt_while_loading_is_no_spoiled_file(path, fitted):
+    """Wherever Python runs, even inside a call of torch: there a signal would be seen, too."""
+    save(fitted[SmallLossSelector].verdict_, path)
+    left = 0
+
+    def struck(frame, event, argument):
+        nonlocal left
+        left -= event == "call"
+        if not left:
+            raise KeyboardInterrupt
+
+    for calls in count(1):
+        left = calls
+        sys.setprofile(struck)
+        try:
+            load(path)
+        except KeyboardInterrupt:
+            continue
+        finally:
+            sys.setprofile(None)
+        break
+    assert calls > 50
 
 
 def test_missing_folders_and_files_are_said_as_everywhere(path, fitted):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
-import re
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from noisefilter.atomic import discard, left_over, temporary
 from noisefilter.errors import InputError
 
-__all__ = ["check_apart", "check_copy", "discard", "left_over", "temporary", "whole", "write_list"]
+__all__ = ["check_apart", "check_copy", "whole", "write_list"]
 
 _FILE_SUFFIXES = (".csv", ".npy", ".npz", ".parquet", ".tsv")
 
@@ -103,49 +102,6 @@ def whole(*targets: Path) -> Iterator[list[Path]]:
     finally:
         for new in unfinished:
             discard(new)
-
-
-def temporary(path: Path, what: str, folder: Path) -> Path:
-    """Return the name that this process has for something on its way to ``path``, or from there."""
-    return folder / f".{path.stem}.{os.getpid()}.{what}{path.suffix}"
-
-
-def left_over(path: Path, what: str, folder: Path) -> list[Path]:
-    """Return what processes that are no more have left in a folder under such names.
-
-    Call it before this process has a file of such a name: in a container the next process may well have the
-    number of the one that was killed.
-    """
-    name = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.{what}{re.escape(path.suffix)}")
-    try:
-        matches = [(name.fullmatch(entry), entry) for entry in os.listdir(folder)]
-    except OSError:  # no such folder, or one that may be written but not read
-        return []
-    return [folder / entry for match, entry in matches if match and not _runs(int(match[1]))]
-
-
-def _runs(process: int) -> bool:
-    """Whether another process of this number runs; where that cannot be asked, as if it did."""
-    if process == os.getpid():
-        return False
-    if os.name == "nt":  # os.kill would end it there
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def discard(path: Path) -> None:
-    """Remove a file or folder as far as that is possible."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
 
 
 def write_list(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisefilter import __version__
-from noisefilter.audit.copies import discard, left_over, temporary
+from noisefilter.atomic import discard, left_over, temporary
 from noisefilter.datasets import Source, Store
 from noisefilter.datasets.source import reason
 from noisefilter.errors import InputError

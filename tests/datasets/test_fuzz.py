@@ -15,7 +15,7 @@ from noisefilter.errors import InputError
 
 READERS = (
     "text tables", "parquet tables", "npz archives", "embeddings", "images", "decisions", "truth, text",
-    "truth, array", "audits, marker", "audits, verdict", "checkpoints",
+    "truth, array", "audits, marker", "audits, verdict", "checkpoints", "saved verdicts",
 )  # fmt: skip
 
 
