@@ -190,7 +190,7 @@ LEARNING = ("check_classifiers_train",)  # asks for a certain accuracy
 )
 def test_check_estimator(estimator, check):
     if getattr(check, "func", check).__name__ in LEARNING:
-        estimator.set_params(max_epochs=12)
+        estimator.set_params(max_epochs=6)
     check(estimator)
 
 
