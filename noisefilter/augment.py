@@ -298,16 +298,17 @@ def strong_views(rows: Rows) -> StrongViews:
 
 
 def _range(rows: Rows) -> tuple[float, float]:
-    """Return the values of black and white: those of bytes, or the least and the greatest there are."""
+    """Return the values of black and white: the least (of bytes 0) and the greatest there are.
+
+    Bytes may end far below 255, as those of scanned digits do: gray would be whiter than any of them.
+    """
     if len(rows.shape) != 3:
         raise InputError(
             f"X must be images, as there are no published views of other rows, got rows of shape "
             f"{tuple(rows.shape)}. Pass views= of your own, or use an embedding of the rows as it is."
         )
-    if rows.take(torch.zeros(1, dtype=torch.int64, device=rows.device)).dtype == torch.uint8:
-        return 0.0, 255.0
     ends = torch.stack([torch.stack(rows.take(index).aminmax()) for index in in_blocks(rows)])
-    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    low, high = 0.0 if ends.dtype == torch.uint8 else float(ends[:, 0].min()), float(ends[:, 1].max())
     return low, high if high > low else low + 1.0
 
 
