@@ -308,7 +308,9 @@ def _range(rows: Rows) -> tuple[float, float]:
             f"{tuple(rows.shape)}. Pass views= of your own, or use an embedding of the rows as it is."
         )
     ends = torch.stack([torch.stack(rows.take(index).aminmax()) for index in in_blocks(rows)])
-    low, high = 0.0 if ends.dtype == torch.uint8 else float(ends[:, 0].min()), float(ends[:, 1].max())
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    if ends.dtype == torch.uint8:
+        return 0.0, high or 255.0
     return low, high if high > low else low + 1.0
 
 

@@ -240,6 +240,9 @@ def test_values_of_black_and_white_are_those_of_the_rows():
     pixels = ArrayRows(torch.zeros((3, 8, 8, 1), dtype=torch.uint8), images=True)
     strong = strong_views(pixels)
     assert (strong.low, strong.high, strong.flip) == (0, 255, False)
+    digits = strong_views(ArrayRows(torch.tensor([3, 16], dtype=torch.uint8).repeat(3, 8, 8, 4), images=True))
+    assert (digits.low, digits.high) == (0, 16)
+    assert digits(torch.full((50, 1, 8, 8), 16), generator()).max() <= 16
     even = simclr_views(ArrayRows(torch.ones(3, 8, 8, 3), images=True))
     assert torch.isfinite(even(torch.ones(2, 3, 8, 8), generator())).all()
     for views in (simclr_views, strong_views):
