@@ -100,6 +100,10 @@ class GCEClassifier(RobustTrainer):
     planted labels said, at the end of the warm-up, or as the filter before said; or more, if in the end so
     many more are contradicted than doubted.
 
+    The slope is that of cross-entropy times the probability of the label to the power of q, so the first
+    epochs learn little: with few of them it ends behind plain training (``short`` in
+    ``benchmarks/README.md``).
+
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: truncation unless it
     is declined, and early; planted labels in the warm-up; small networks and Nesterov momentum. Others that
     stay: what truncation leaves out is decided by predictions averaged since the warm-up, where the paper
