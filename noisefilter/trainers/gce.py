@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noisefilter import splits
 from noisefilter.base import check_number
 from noisefilter.batches import Rows
 from noisefilter.criteria import GCELoss
@@ -57,7 +58,8 @@ class GCEClassifier(RobustTrainer):
         most and learns least, above all with many classes.
     truncation : float or None, default=0.5
         k, in (0, 1): after the warm-up, labels with a smaller probability in the predictions averaged in it,
-        later in those since, are not learned. None learns all labels to the end: the loss alone delays
+        later in those since, are not learned; but no fewer labels are than are right by the estimated noise
+        rate, those of the largest probability. None learns all labels to the end: the loss alone delays
         memorization and does not prevent it (``gce_untruncated`` in ``benchmarks/README.md``).
     prune_epochs : int, default=10
         After how many epochs that is decided anew.
@@ -100,17 +102,14 @@ class GCEClassifier(RobustTrainer):
     planted labels said, at the end of the warm-up, or as the filter before said; or more, if in the end so
     many more are contradicted than doubted.
 
-    The slope is that of cross-entropy times the probability of the label to the power of q, so the first
-    epochs learn little: with few of them it ends behind plain training (``short`` in
-    ``benchmarks/README.md``).
-
     Deviations from the paper, undone by :meth:`as_published` where they are parameters: truncation unless it
     is declined, and early; planted labels in the warm-up; small networks and Nesterov momentum. Others that
     stay: what truncation leaves out is decided by predictions averaged since the warm-up, where the paper
     takes the network that was best on held-out rows, and public code the one that was best on the *test*
-    rows; and it leaves no class with fewer than five rows, nor all together with fewer than a batch
-    (:func:`noisefilter.semisupervised.floored`). Rows that are left out have no slope in the truncated loss
-    of the paper either; the constant that it adds for them is not in the loss recorded.
+    rows; and it leaves no fewer labels than are right by the estimated rate, as a network that has learned
+    little yet is sure of next to nothing, no class with fewer than five rows, nor all together with fewer
+    than a batch (:func:`noisefilter.semisupervised.floored`). Rows that are left out have no slope in the
+    truncated loss of the paper either; the constant that it adds for them is not in the loss recorded.
 
     References
     ----------
@@ -227,5 +226,7 @@ class _GCE(SingleTraining):
         if self.truncation is not None and since >= 0 and since % self.prune_epochs == 0:
             believed = given_probability(self.latest_probs(), self.codes)
             half = self.net.rows_of_batch(len(self.rows)) // 2
-            self.kept = floored(believed, self.codes, self.n_classes, self.truncation, half)
+            # A network that has learned little is sure of next to nothing, and would be left next to nothing.
+            right = splits.keep_fraction(believed, 1.0 - (self.rate or 0.0)).clean
+            self.kept = right | floored(believed, self.codes, self.n_classes, self.truncation, half)
         return {}

@@ -39,6 +39,22 @@ def test_truncation_leaves_out_what_the_averaged_predictions_disbelieve(blobs, m
     assert sizes[-1] < 290 and model.history_[-1]["phase"] == "truncated"
 
 
+def test_a_network_that_is_sure_of_nothing_learns_as_many_labels_as_are_right(blobs, monkeypatch):
+    kept = []
+
+    def looked(self, epoch, probs):
+        self.rate, flat = 0.25, np.full((300, 3), 1 / 3)
+        monkeypatch.setattr(self, "latest_probs", lambda: flat + np.linspace(0, 1e-3, 300)[:, None])
+        own(self, epoch, probs)
+        kept.append(None if self.kept is None else np.flatnonzero(self.kept).tolist())
+        return {}
+
+    own = gce._GCE.looked
+    monkeypatch.setattr(gce._GCE, "looked", looked)
+    short(truncation=0.5, warmup_epochs=1, max_epochs=2).fit(blobs.X, blobs.y)
+    assert set(range(75, 300)) <= set(kept[0]) and len(kept[0]) < 240  # and a few of each class
+
+
 def test_a_truncated_training_goes_on_to_the_same_bits(blobs, tmp_path):
     """Rows that were left out are so after the checkpoint, too."""
     settings = {"truncation": 0.6, "prune_epochs": 3}
